@@ -1,0 +1,5 @@
+"""The domain: events, projection schemas and the ports of the stores. Standard library and pydantic only."""
+
+from cqrs_ddd_advanced_core.events import StoredEvent
+
+__all__ = ["StoredEvent"]

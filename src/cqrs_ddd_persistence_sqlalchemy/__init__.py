@@ -1,0 +1,7 @@
+"""Persistence for CQRS and event-sourced services on async SQLAlchemy, its schema owned by Alembic revisions."""
+
+from __future__ import annotations
+
+from cqrs_ddd_persistence_sqlalchemy.core import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
+
+__all__ = ["SQLAlchemyEventStore", "SQLAlchemyUnitOfWork", "configure_engine"]

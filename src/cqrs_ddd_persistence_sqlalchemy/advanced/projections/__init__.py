@@ -1,0 +1,1 @@
+"""Projections: read models, each in a table of its own."""

@@ -1,0 +1,151 @@
+"""The statements that write documents, built once for each set of columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
+    LAST_EVENT_ID,
+    LAST_EVENT_POSITION,
+    VERSION,
+    Collection,
+)
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named
+from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What must hold of a stored row for a write to change it; None: nothing.
+
+    The statement that writes decides by its WHERE; `judge` then only names what it decided.
+    """
+
+    expected_version: int | None = None
+    event_id: str | None = None
+    event_position: int | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Which guards are set, by the column they look at."""
+        guards = {
+            VERSION: self.expected_version,
+            LAST_EVENT_ID: self.event_id,
+            LAST_EVENT_POSITION: self.event_position,
+        }
+        return frozenset(name for name, value in guards.items() if value is not None)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what to bind for the guards that are set."""
+        guards = {
+            "g_version": self.expected_version,
+            "g_event_id": self.event_id,
+            "g_position": self.event_position,
+        }
+        return {name: value for name, value in guards.items() if value is not None}
+
+    def judge(self, collection: Collection, key: Mapping[str, Any], stored: Mapping[Any, Any] | None) -> bool:
+        """Tell why a row was not written.
+
+        Returns:
+            False for an event that is no news to the row; True when nothing stands in the way (any more).
+
+        Raises:
+            OptimisticConcurrencyError: the row has another version than expected, or is not there.
+        """
+        if stored is not None:
+            if self.event_id is not None and stored[LAST_EVENT_ID] == self.event_id:
+                return False
+            last = stored.get(LAST_EVENT_POSITION)
+            if self.event_position is not None and last is not None and last >= self.event_position:
+                return False
+        if self.expected_version is None:
+            return True
+        version = None if stored is None else stored[VERSION]
+        if (version or 0) != self.expected_version:
+            doc_id = next(iter(key.values())) if len(key) == 1 else dict(key)
+            raise OptimisticConcurrencyError(collection.name, doc_id, expected=self.expected_version, actual=version)
+        return True
+
+
+def parameter(column: str) -> str:
+    """Return the name under which a column's value is bound; a column's own name is SQLAlchemy's."""
+    return f"p_{column}"
+
+
+@lru_cache(maxsize=4096)
+def upsert(collection: Collection, dialect_name: str, columns: tuple[str, ...], guards: frozenset[str]) -> Any:
+    """Insert a row with these columns, or change them in the row that is there if the guards allow it."""
+    table = collection.table
+    insert = dialect_named(dialect_name).insert(table)
+    insert = insert.values({name: sa.bindparam(parameter(name), type_=table.c[name].type) for name in columns})
+    changes = {name: insert.excluded[name] for name in columns if name not in collection.key}
+    changes |= _counted_version(collection, columns)
+    elements = [table.c[name] for name in collection.key]
+    if not changes:
+        return insert.on_conflict_do_nothing(index_elements=elements)
+    conditions = _conditions(table, guards)
+    return insert.on_conflict_do_update(
+        index_elements=elements, set_=changes, where=sa.and_(*conditions) if conditions else None
+    )
+
+
+@lru_cache(maxsize=4096)
+def update(collection: Collection, columns: tuple[str, ...], guards: frozenset[str]) -> Any:
+    """Change these columns of a row that is there, if the guards allow it."""
+    table = collection.table
+    changes: dict[str, Any] = {
+        name: sa.bindparam(parameter(name), type_=table.c[name].type) for name in columns if name not in collection.key
+    }
+    changes |= _counted_version(collection, columns)
+    if not changes:  # nothing to change, but the guards are to be checked
+        first = collection.key[0]
+        changes = {first: table.c[first]}
+    statement = sa.update(table).values(changes)
+    return statement.where(*_is_row(collection), *_conditions(table, guards))
+
+
+@lru_cache(maxsize=1024)
+def read_guards(collection: Collection) -> Any:
+    """Read what the guards look at."""
+    names = [name for name in (VERSION, LAST_EVENT_ID, LAST_EVENT_POSITION) if name in collection.types]
+    columns = [collection.table.c[name] for name in (names or collection.key)]
+    return sa.select(*columns).where(*_is_row(collection))
+
+
+@lru_cache(maxsize=1024)
+def find_one(collection: Collection) -> Any:
+    """Read one row by its key."""
+    return sa.select(collection.table).where(*_is_row(collection))
+
+
+def _is_row(collection: Collection) -> list[sa.ColumnElement[bool]]:
+    table = collection.table
+    return [table.c[name] == sa.bindparam(parameter(name), type_=table.c[name].type) for name in collection.key]
+
+
+def _counted_version(collection: Collection, columns: tuple[str, ...]) -> dict[str, Any]:
+    if VERSION not in collection.types or VERSION in columns:
+        return {}
+    return {VERSION: sa.func.coalesce(collection.table.c[VERSION], 0) + 1}
+
+
+def _conditions(table: sa.Table, guards: frozenset[str]) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if VERSION in guards:
+        conditions.append(sa.func.coalesce(table.c[VERSION], 0) == sa.bindparam("g_version", type_=sa.BigInteger()))
+    if LAST_EVENT_ID in guards:
+        column = table.c[LAST_EVENT_ID]
+        conditions.append(column.is_distinct_from(sa.bindparam("g_event_id", type_=sa.Text())))
+    if LAST_EVENT_POSITION in guards:
+        column = table.c[LAST_EVENT_POSITION]
+        newer = column < sa.bindparam("g_position", type_=sa.BigInteger())
+        conditions.append(sa.or_(column.is_(None), newer))
+    return conditions

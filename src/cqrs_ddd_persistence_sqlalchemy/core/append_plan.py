@@ -1,0 +1,151 @@
+"""What an append is about to do, worked out without the database: rows, claims and streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cqrs_ddd_advanced_core.events import StoredEvent
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
+from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream that the batch appends to: the version it is claimed to be at, and how many events it gets."""
+
+    name: str
+    version: int | None
+    appended: int = 0
+
+
+class AppendPlan:
+    """A batch of events, checked against itself.
+
+    Args:
+        events: in order.
+        expected_version: of the one stream, or None.
+
+    Raises:
+        OptimisticConcurrencyError: when the batch's own versions or event ids contradict each other.
+        ValueError: naming what cannot be appended.
+    """
+
+    def __init__(self, events: Sequence[StoredEvent], expected_version: int | None) -> None:
+        for event in events:
+            if not isinstance(event, StoredEvent):
+                raise TypeError(f"append takes StoredEvent objects, not {type(event).__name__}")
+        self.events = [
+            event.model_copy(
+                update={
+                    "payload": to_document(event.payload, f"payload of {event.event_type}"),
+                    "metadata": to_document(event.metadata, f"metadata of {event.event_type}"),
+                }
+            )
+            for event in events
+        ]
+        self.streams: dict[str, _Stream] = {}
+        self._positions_assigned: list[int] = []
+        self._check_expected(expected_version)
+        self._numbers = [self._count(event, expected_version) for event in self.events]
+        self._check_event_ids()
+
+    @property
+    def needs_savepoint(self) -> bool:
+        """Whether the statement could write some of the batch and not the rest."""
+        return len(self.events) > 1 or self.events[0].position is not None
+
+    def batch(self, json_time: Callable[[datetime], str]) -> str:
+        """Return the rows as the JSON array that the INSERT reads."""
+        return dumps(
+            [
+                {
+                    "event_id": event.event_id,
+                    "aggregate_id": event.aggregate_id,
+                    "aggregate_type": event.aggregate_type,
+                    "event_type": event.event_type,
+                    "payload": event.payload,
+                    "metadata": event.metadata,
+                    "occurred_at": json_time(event.occurred_at),
+                    "correlation_id": event.correlation_id,
+                    "causation_id": event.causation_id,
+                    "schema_version": event.schema_version,
+                    "row_number": row_number,
+                    "row_in_stream": row_in_stream,
+                    "stream_version": self.streams[event.aggregate_id].version,
+                }
+                for row_number, (event, row_in_stream) in enumerate(zip(self.events, self._numbers, strict=True))
+            ]
+        )
+
+    def stored(self, rows: Sequence[sa.Row[Any]]) -> list[StoredEvent] | None:
+        """Return the events as stored, or None when not all were, or not at the positions they claim."""
+        found = {row.event_id: row for row in rows}
+        if len(found) < len(self.events):
+            return None
+        stored = []
+        for event in self.events:
+            row = found[event.event_id]
+            if event.position not in (None, row.position):
+                self._positions_assigned = [found[each.event_id].position for each in self.events]
+                return None
+            update = {"version": row.version, "position": row.position, "recorded_at": row.recorded_at}
+            stored.append(event.model_copy(update=update))
+        return stored
+
+    def check_versions(self, actual: Mapping[str, int]) -> None:
+        """Raise OptimisticConcurrencyError for a stream that is not at the version claimed for it."""
+        for aggregate_id, version in actual.items():
+            stream = self.streams[aggregate_id]
+            if stream.version is not None and stream.version != version:
+                raise OptimisticConcurrencyError(stream.name, aggregate_id, expected=stream.version, actual=version)
+
+    def check_positions(self) -> None:
+        """Raise OptimisticConcurrencyError when events claimed other positions than they would have got."""
+        for event, position in zip(self.events, self._positions_assigned, strict=False):
+            if event.position not in (None, position):
+                raise OptimisticConcurrencyError(
+                    "event", event.event_id, expected=event.position, actual=position,
+                    reason=f"claims position {event.position}, the next is {position}; leave it None to be given one",
+                )  # fmt: skip
+
+    def _check_expected(self, expected_version: int | None) -> None:
+        if expected_version is None:
+            return
+        check_count("expected_version", expected_version)
+        names = list(dict.fromkeys(event.aggregate_id for event in self.events))
+        if len(names) > 1:
+            raise ValueError(f"expected_version is of one stream, the events are of {len(names)}: {names[:5]}")
+
+    def _count(self, event: StoredEvent, expected_version: int | None) -> int:
+        name = event.aggregate_type or "stream"
+        stream = self.streams.setdefault(event.aggregate_id, _Stream(name, expected_version))
+        stream.appended += 1
+        if event.version is not None:
+            claimed = event.version - stream.appended
+            if stream.version is None and claimed >= 0:
+                stream.version = claimed
+            elif claimed != stream.version:
+                at = (stream.version or 0) + stream.appended - 1
+                raise OptimisticConcurrencyError(name, event.aggregate_id, expected=event.version - 1, actual=at)
+        return stream.appended
+
+    def _check_event_ids(self) -> None:
+        seen: set[str] = set()
+        for event in self.events:
+            if event.event_id in seen:
+                raise OptimisticConcurrencyError(
+                    "event",
+                    event.event_id,
+                    expected=None,
+                    actual=None,
+                    reason="the batch has this event_id twice",
+                )
+            seen.add(event.event_id)

@@ -1,0 +1,77 @@
+"""The only room that names a database: what PostgreSQL and SQLite do differently, behind one interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
+    READ_ONLY,
+    DatabaseDialect,
+    TableDescription,
+    TableRef,
+)
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
+    BigIntegerKey,
+    ExactDecimal,
+    JSONDocument,
+    PortableLiteral,
+    UTCDateTime,
+    array_of,
+    portable_literal,
+)
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+__all__ = [
+    "DIALECTS",
+    "READ_ONLY",
+    "BigIntegerKey",
+    "DatabaseDialect",
+    "ExactDecimal",
+    "JSONDocument",
+    "PortableLiteral",
+    "TableDescription",
+    "TableRef",
+    "UTCDateTime",
+    "array_of",
+    "configure_engine",
+    "dialect_named",
+    "dialect_of",
+    "portable_literal",
+]
+
+DIALECTS: dict[str, DatabaseDialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
+
+
+def dialect_of(bind: AsyncConnection | AsyncEngine | Connection | Engine) -> DatabaseDialect:
+    """Return what is particular to the database behind an engine or connection."""
+    return dialect_named(bind.dialect.name)
+
+
+def dialect_named(name: str) -> DatabaseDialect:
+    """Return a dialect by SQLAlchemy's name for it.
+
+    Raises:
+        PersistenceError: for a database that is not supported.
+    """
+    try:
+        return DIALECTS[name]
+    except KeyError:
+        raise PersistenceError(f"database {name!r} is not supported; use {' or '.join(DIALECTS)}") from None
+
+
+def configure_engine(engine: AsyncEngine) -> AsyncEngine:
+    """Apply the recommended settings to a new engine, before its first connection, and return it.
+
+    SQLite: write-ahead log, a busy timeout of 60 seconds, foreign keys enforced, and transactions that take the
+    write lock as they begin, so that waiting for another writer never ends in 'database is locked'. A connection with
+    the execution option `sqlite_begin="DEFERRED"` only reads and waits for nobody.
+    PostgreSQL: nothing needs changing.
+    """
+    dialect_of(engine).configure(engine.sync_engine)
+    return engine

@@ -1,0 +1,164 @@
+"""The interface behind which the databases differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    import sqlalchemy as sa
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+#: Execution options of a connection that will only read: where beginning takes a lock, it takes none.
+READ_ONLY: Mapping[str, Any] = {"sqlite_begin": "DEFERRED"}
+
+
+@dataclass(frozen=True, slots=True)
+class TableRef:
+    """A table as the database's catalogue knows it: schema (None: the connection's default) and name."""
+
+    name: str
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableDescription:
+    """What the catalogue says of a table, in the words of the projection grammar.
+
+    Attributes:
+        columns: each with name, type (as in "DECIMAL(10, 2)"), nullable, primary_key (1.. in key order, 0: no part of
+            the key) and has_default.
+        unique_keys: the columns of each UNIQUE constraint or index beside the primary key; () stands for one over
+            expressions or some rows only.
+    """
+
+    columns: tuple[Mapping[str, Any], ...]
+    unique_keys: tuple[tuple[str, ...], ...]
+
+
+class DatabaseDialect(ABC):
+    """What one database does its own way. Stateless: one instance serves every engine."""
+
+    name: str
+    #: The database's clock as an SQL expression, read when the statement runs.
+    now: sa.ColumnElement[datetime]
+
+    #: How many digits of a decimal a column holds without loss; None for all that its type declares.
+    exact_decimal_digits: int | None = None
+
+    @abstractmethod
+    def configure(self, engine: Engine) -> None:
+        """Apply the recommended settings to an engine that has not connected yet."""
+
+    @abstractmethod
+    def begin(self, connection: Connection, *, write: bool) -> None:
+        """Complete the transaction that SQLAlchemy has just begun, before its first statement."""
+
+    @abstractmethod
+    def shares_one_connection(self, engine: Engine) -> bool:
+        """Tell whether every session of the engine ends up on one connection, and so in one transaction."""
+
+    @abstractmethod
+    def missing_table(self, error: DBAPIError) -> str | None:
+        """Return the name of the table whose absence caused the error, '' where the error does not tell, or None."""
+
+    @abstractmethod
+    def missing_column(self, error: DBAPIError) -> str | None:
+        """Return the name of the column whose absence caused the error, or None."""
+
+    @abstractmethod
+    def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
+        """Return ("unique" or "not null", columns) when the error is such a violation on the table, else None."""
+
+    @abstractmethod
+    def is_deadlock(self, error: DBAPIError) -> bool:
+        """Tell whether the database chose this transaction to break a deadlock: it is rolled back, try again."""
+
+    @abstractmethod
+    def existing_table(self, error: DBAPIError) -> str | None:
+        """Return the name of the table that could not be created because it exists, or None."""
+
+    @abstractmethod
+    def connect_error(self, error: BaseException) -> str | None:
+        """Return in one line why no connection could be made, or None where the error is of another kind."""
+
+    @abstractmethod
+    def prepare_for_migrations(self, engine: Engine) -> None:
+        """Make DDL on a new engine's connections part of their transactions."""
+
+    @abstractmethod
+    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
+        """Try once to become the only migration of this database; never wait long, never block.
+
+        With `joined` the connection is in a transaction of the caller's, which the lock ends with. Otherwise, when
+        True, the connection is in a transaction where `migrates_in_one_transaction`, and in none elsewhere.
+        """
+
+    @abstractmethod
+    def release_migration_lock(self, connection: Connection) -> None:
+        """Let the next migration begin."""
+
+    @property
+    @abstractmethod
+    def migrates_in_one_transaction(self) -> bool:
+        """Whether the migration lock is the transaction itself, so that all revisions of a run must share it."""
+
+    @abstractmethod
+    def is_proxied(self, connection: Connection) -> bool:
+        """Tell whether a pooling proxy seems to stand between the connection and its server."""
+
+    @abstractmethod
+    def insert(self, table: sa.Table) -> Any:
+        """Return the database's INSERT, the one with ON CONFLICT."""
+
+    @abstractmethod
+    def json_rows(self, parameter: str, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
+        """Return a row source over one bound parameter: a JSON array of objects keyed by column name.
+
+        One parameter whatever the number of rows: the drivers' limits on parameters (32,767 and 32,766) never bite.
+        """
+
+    @abstractmethod
+    def json_time(self, value: datetime) -> str:
+        """Return an aware time in the form in which `json_rows` stores it as this database stores times."""
+
+    @abstractmethod
+    async def hold_readers(self, connection: AsyncConnection, events: sa.Table) -> None:
+        """Keep readers by position below what this transaction is about to append, until it ends."""
+
+    @abstractmethod
+    async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> int | None:
+        """Return the position up to which nothing can appear any more, or None for 'everything committed'."""
+
+    @abstractmethod
+    async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
+        """Describe a table, or return None where it does not exist."""
+
+    @abstractmethod
+    async def unlock_events(self, connection: AsyncConnection, events: sa.Table) -> Any:
+        """Let this transaction, and no other, change and delete events; returns what `lock_events` needs."""
+
+    @abstractmethod
+    async def lock_events(self, connection: AsyncConnection, events: sa.Table, state: Any) -> None:
+        """Make events immutable for this transaction again."""
+
+
+def effective_schema(connection: AsyncConnection, table: sa.Table) -> str | None:
+    """Return the schema that statements on the table reach, schema_translate_map included."""
+    translate = connection.sync_connection.get_execution_options().get("schema_translate_map")  # type: ignore[union-attr]
+    return translate.get(table.schema, table.schema) if translate else table.schema
+
+
+def qualified_name(connection: AsyncConnection, table: sa.Table) -> str:
+    """Return the quoted, schema-qualified name under which the catalogue finds the table."""
+    preparer = connection.dialect.identifier_preparer
+    schema = effective_schema(connection, table)
+    prefix = f"{preparer.quote_schema(schema)}." if schema else ""
+    return prefix + preparer.quote(table.name)

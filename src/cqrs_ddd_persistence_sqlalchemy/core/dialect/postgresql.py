@@ -1,0 +1,303 @@
+"""PostgreSQL through asyncpg."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
+    DatabaseDialect,
+    TableDescription,
+    TableRef,
+    qualified_name,
+)
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy.engine import Connection, Engine, Transaction
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+# Advisory locks take two signed 32-bit integers and pg_locks shows them unsigned: both sides wrap at 2^32.
+_WRAP = 2**32
+_HALF = 2**31
+
+# First half of the migration lock's key; the schema's name is the second.
+_MIGRATION_LOCK = 0x63717273
+
+# What format_type() says, in the words of the projection grammar.
+_TYPE_WORDS = {
+    "character varying": "VARCHAR",
+    "character": "CHAR",
+    "numeric": "DECIMAL",
+    "timestamp with time zone": "TIMESTAMP WITH TIME ZONE",
+    "time without time zone": "TIME",
+    "json": "JSONB",
+}
+
+
+class PostgreSQL(DatabaseDialect):
+    """What PostgreSQL does its own way."""
+
+    name = "postgresql"
+    now: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
+
+    def __init__(self) -> None:
+        # For each open transaction and table: the (sub)transaction that took the lock of hold_readers.
+        self._holding: WeakKeyDictionary[Transaction, dict[str, Transaction]] = WeakKeyDictionary()
+
+    def configure(self, engine: Engine) -> None:
+        """Leave the engine alone: PostgreSQL's defaults are the recommended settings."""
+
+    def begin(self, connection: Connection, *, write: bool) -> None:
+        """Do nothing more: the driver has sent BEGIN."""
+
+    def shares_one_connection(self, engine: Engine) -> bool:
+        """Return False: each session has a connection, and so a transaction, of its own."""
+        return False
+
+    def missing_table(self, error: DBAPIError) -> str | None:
+        """Recognise undefined_table and invalid_schema_name."""
+        if getattr(error.orig, "sqlstate", None) not in {"42P01", "3F000"}:
+            return None
+        found = re.search(r'"(.+?)"', str(error.orig))
+        return found[1] if found else ""
+
+    def missing_column(self, error: DBAPIError) -> str | None:
+        """Recognise undefined_column."""
+        if getattr(error.orig, "sqlstate", None) != "42703":
+            return None
+        found = re.search(r'"(.+?)"', str(error.orig)) or re.search(r"column (\S+)", str(error.orig))
+        return found[1] if found else ""
+
+    def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
+        """Read the columns from the server's fields; its messages are translated, the fields are not."""
+        cause: Any = getattr(error.orig, "__cause__", None)
+        state = getattr(error.orig, "sqlstate", None)
+        if state == "23502":
+            return "not null", (cause.column_name,)
+        if state == "23505":
+            key = re.search(r"\((.*?)\)=\(", cause.detail or "")
+            columns = key[1].replace('"', "").split(", ") if key else [cause.constraint_name]
+            return "unique", tuple(columns)
+        return None
+
+    def is_deadlock(self, error: DBAPIError) -> bool:
+        """Recognise deadlock_detected."""
+        return getattr(error.orig, "sqlstate", None) == "40P01"
+
+    def existing_table(self, error: DBAPIError) -> str | None:
+        """Recognise duplicate_table."""
+        found = re.search(r'"(.+?)"', str(error.orig))
+        return found[1] if found and getattr(error.orig, "sqlstate", None) == "42P07" else None
+
+    def connect_error(self, error: BaseException) -> str | None:
+        """Recognise what asyncpg and the network raise before there is a connection."""
+        expected = OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.ClientConfigurationError
+        return f"{type(error).__name__}: {error}" if isinstance(error, expected) else None
+
+    def prepare_for_migrations(self, engine: Engine) -> None:
+        """Do nothing: DDL is transactional."""
+
+    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
+        """Poll an advisory lock of this database and schema.
+
+        Waiting inside pg_advisory_lock() would be a transaction that CREATE INDEX CONCURRENTLY waits for, while its
+        migration holds the lock: a deadlock.
+        """
+        function = sa.func.pg_try_advisory_xact_lock if joined else sa.func.pg_try_advisory_lock
+        key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
+        taken = connection.scalar(sa.select(function(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
+        if not joined:
+            connection.commit()
+        return bool(taken)
+
+    def release_migration_lock(self, connection: Connection) -> None:
+        """Unlock; a connection that broke has lost its lock already."""
+        if connection.invalidated:
+            return
+        connection.rollback()
+        key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
+        connection.execute(sa.select(sa.func.pg_advisory_unlock(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
+        connection.commit()
+
+    @property
+    def migrates_in_one_transaction(self) -> bool:
+        """Return False: the lock is the session's, and each revision commits by itself."""
+        return False
+
+    def is_proxied(self, connection: Connection) -> bool:
+        """Compare the process id of the handshake, which a proxy makes up, with the server's own."""
+        driver: Any = connection.connection.driver_connection
+        return bool(driver.get_server_pid() != connection.scalar(sa.select(sa.func.pg_backend_pid())))
+
+    def insert(self, table: sa.Table) -> Any:
+        """Return PostgreSQL's INSERT."""
+        return postgresql.insert(table)
+
+    def json_rows(self, parameter: str, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
+        """Use json_to_recordset, which reads a JSON array into typed rows."""
+        array = sa.cast(sa.bindparam(parameter, type_=sa.Text()), postgresql.JSON())
+        typed = [sa.column(column.name, column.type) for column in columns]
+        return sa.func.json_to_recordset(array).table_valued(*typed, name="rows").render_derived(with_types=True)
+
+    def json_time(self, value: datetime) -> str:
+        """Return ISO 8601 with its offset, so that the session's time zone plays no part."""
+        return value.isoformat()
+
+    async def hold_readers(self, connection: AsyncConnection, events: sa.Table) -> None:
+        """Take a shared advisory lock on the position that the sequence has reached, before drawing from it.
+
+        Positions are drawn before the commit, so a transaction may commit position 7 after another's 9. A reader that
+        sees this lock stops at the floor it names (`readable_position`). The lock ends with the transaction; inside a
+        savepoint it would end with the savepoint, hence the note of which (sub)transaction took it.
+        """
+        sync = connection.sync_connection
+        root = sync.get_transaction() if sync else None
+        if sync is None or root is None:
+            raise PersistenceError("appending needs a transaction; the connection is in autocommit mode")
+        key = qualified_name(connection, events)
+        holding = self._holding.setdefault(root, {})
+        holder = holding.get(key)
+        if holder is not None and holder.is_active:
+            return
+        # A savepoint that took the lock and was released has left it with its parent, one that was rolled back has
+        # not: ask the server, rather than take one lock a savepoint until its lock table is full.
+        statement = _hold(events, only_if_not_held=holder is not None)
+        await connection.execute(statement, {"events": key})
+        holding[key] = sync.get_nested_transaction() or root
+
+    async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> int | None:
+        """Return the lower of the sequence's last value and the lowest floor held by another transaction.
+
+        Two statements, and the caller's read is the third: each must see what was committed when it began. A writer
+        whose position is below the last value had taken its lock before that value was read, so it is either still
+        listed in the second statement or has ended, and its rows are there for the third.
+        """
+        key = qualified_name(connection, events)
+        row = (await connection.execute(_last_value(events), {"events": key})).one()
+        if row.in_recovery:
+            raise PersistenceError("reading events by position needs the primary: a standby does not show who appends")
+        if row.isolation != "read committed":
+            raise PersistenceError(
+                f"reading events by position needs READ COMMITTED, this transaction is {row.isolation.upper()}: "
+                "use a unit of work of its own for it"
+            )
+        floor = await connection.scalar(_LOWEST_FLOOR, {"oid": row.oid, "last": row.last})
+        return int(row.last if floor is None else min(row.last, floor))
+
+    async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
+        """Read pg_attribute; format_type spells the types."""
+        preparer = connection.dialect.identifier_preparer
+        name = preparer.quote(table.name)
+        if table.schema:
+            name = f"{preparer.quote_schema(table.schema)}.{name}"
+        oid = await connection.scalar(sa.text("SELECT to_regclass(:name)::oid::bigint"), {"name": name})
+        if oid is None:
+            return None
+        rows = (await connection.execute(_COLUMNS, {"oid": oid})).mappings().all()
+        columns = tuple({**row, "type": _grammar_type(row["type"])} for row in rows)
+        unique = (await connection.execute(_UNIQUE_KEYS, {"oid": oid})).scalars()
+        return TableDescription(columns, tuple(tuple(names) for names in unique))
+
+    async def unlock_events(self, connection: AsyncConnection, events: sa.Table) -> None:
+        """Set what the trigger asks for, until the transaction ends."""
+        await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', 'on', true)"))
+
+    async def lock_events(self, connection: AsyncConnection, events: sa.Table, state: Any) -> None:
+        """Take the setting back."""
+        await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', 'off', true)"))
+
+
+def _sequence(events: sa.Table) -> sa.Table:
+    """Return the identity's sequence as a table; a Table, so that schema_translate_map reaches it."""
+    columns = sa.Column("last_value", sa.BigInteger), sa.Column("is_called", sa.Boolean)
+    return sa.Table(f"{events.name}_position_seq", sa.MetaData(), *columns, schema=events.schema)
+
+
+def _signed(value: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.cast((value + _HALF) % sa.literal(_WRAP, sa.BigInteger) - _HALF, sa.Integer)
+
+
+def _reached(sequence: sa.Table) -> sa.ColumnElement[int]:
+    return sa.case((sequence.c.is_called, sequence.c.last_value), else_=sequence.c.last_value - 1)
+
+
+def _oid() -> sa.ColumnElement[int]:
+    regclass: sa.ColumnElement[Any] = sa.cast(sa.bindparam("events", type_=sa.Text()), postgresql.REGCLASS())
+    return sa.cast(sa.cast(regclass, postgresql.OID()), sa.BigInteger)
+
+
+def _hold(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
+    sequence = _sequence(events)
+    statement = sa.select(sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence))))
+    statement = statement.select_from(sequence)
+    if only_if_not_held:
+        statement = statement.where(
+            sa.text(
+                "NOT EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 2 "
+                "AND l.pid = pg_backend_pid() AND l.classid = CAST(:events AS regclass)::oid)"
+            )
+        )
+    return statement
+
+
+def _last_value(events: sa.Table) -> sa.Select[Any]:
+    sequence = _sequence(events)
+    return sa.select(
+        _reached(sequence).label("last"),
+        _oid().label("oid"),
+        sa.func.current_setting("transaction_isolation").label("isolation"),
+        sa.func.pg_is_in_recovery().label("in_recovery"),
+    ).select_from(sequence)
+
+
+# The floors are known modulo 2^32; the signed distance from the last value recovers them. Own appends are visible
+# to their transaction and hold back others only.
+_LOWEST_FLOOR = sa.text(
+    """
+    SELECT min(CAST(:last AS bigint)
+               + (objid::bigint - CAST(:last AS bigint) % 4294967296 + 6442450944) % 4294967296 - 2147483648)
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND mode = 'ShareLock' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND classid::bigint = CAST(:oid AS bigint) AND pid IS DISTINCT FROM pg_backend_pid()
+    """
+)
+
+_COLUMNS = sa.text(
+    """
+    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,
+           coalesce(array_position(i.indkey::int2[], a.attnum) + 1, 0) AS primary_key,
+           a.atthasdef OR a.attidentity <> '' AS has_default
+    FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+    WHERE a.attrelid = CAST(CAST(:oid AS bigint) AS oid) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+    """
+)
+
+_UNIQUE_KEYS = sa.text(
+    """
+    SELECT CASE WHEN i.indpred IS NULL AND i.indexprs IS NULL THEN array_agg(a.attname::text) ELSE '{}' END
+    FROM pg_index i LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+    WHERE i.indrelid = CAST(CAST(:oid AS bigint) AS oid) AND i.indisunique AND NOT i.indisprimary
+    GROUP BY i.indexrelid, i.indpred IS NULL, i.indexprs IS NULL
+    """
+)
+
+
+def _grammar_type(text: str) -> str:
+    """Translate format_type()'s words; unknown types are kept as they are and read without conversion."""
+    found = re.fullmatch(r"([a-z ]+?)(\(.*\))?( with(?:out)? time zone)?(\[\])?", text)
+    if not found:
+        return text
+    base, arguments, zone, array = (found[n] or "" for n in range(1, 5))
+    words = _TYPE_WORDS.get(base + zone, (base + zone).upper())
+    return words + arguments + array

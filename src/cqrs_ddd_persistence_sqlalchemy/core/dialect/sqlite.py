@@ -1,0 +1,248 @@
+"""SQLite through aiosqlite."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import DatabaseDialect, TableDescription, TableRef
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+BUSY_TIMEOUT_MS = 60_000
+
+# What our revisions declare, in the words of the projection grammar.
+_TYPE_WORDS = {
+    "NUMERIC": "DECIMAL",
+    "DATETIME": "TIMESTAMP WITH TIME ZONE",
+    "DOUBLE": "DOUBLE PRECISION",
+    "DOUBLE_PRECISION": "DOUBLE PRECISION",
+    "JSON": "JSONB",
+    "BLOB": "BYTEA",
+    # Projection columns of type CHAR(n) are declared VARCHAR(n) (docs/decisions/0006), so this is no text of 32.
+    "CHAR(32)": "UUID",
+}
+
+
+class SQLite(DatabaseDialect):
+    """What SQLite does its own way."""
+
+    name = "sqlite"
+    exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
+    # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.
+    now: sa.ColumnElement[datetime] = sa.type_coerce(
+        sa.literal_column("strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"), sa.DateTime(timezone=True)
+    )
+
+    def configure(self, engine: Engine) -> None:
+        """Set the pragmas on each new connection and begin transactions by ourselves."""
+
+        @event.listens_for(engine, "connect")
+        def set_pragmas(connection: Any, _record: object) -> None:
+            # The driver would begin only before the first write: what a savepoint wrote before survives a rollback.
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            cursor.execute("PRAGMA foreign_keys = ON")
+            _switch_to_wal(cursor)
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
+            if mode not in {"IMMEDIATE", "DEFERRED"}:
+                raise PersistenceError(f"execution option sqlite_begin={mode!r}: use 'IMMEDIATE' or 'DEFERRED'")
+            connection.exec_driver_sql(f"BEGIN {mode}")
+
+    def begin(self, connection: Connection, *, write: bool) -> None:
+        """Begin by ourselves, unless the engine is configured and has.
+
+        A transaction that reads first and writes later cannot wait for its turn: it fails with 'database is locked'.
+        One that takes the write lock as it begins can.
+        """
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN DEFERRED")
+
+    def shares_one_connection(self, engine: Engine) -> bool:
+        """Return True for `:memory:`, which SQLAlchemy serves from one connection."""
+        return isinstance(engine.pool, (StaticPool, SingletonThreadPool))
+
+    def missing_table(self, error: DBAPIError) -> str | None:
+        """Recognise 'no such table'; SQLite has one code for most errors."""
+        found = re.match(r"no such table: (?:main\.)?(.+)", str(error.orig))
+        return found[1] if found else None
+
+    def missing_column(self, error: DBAPIError) -> str | None:
+        """Recognise both of SQLite's wordings."""
+        found = re.search(r"no such column: (\S+)|has no column named (\S+)", str(error.orig))
+        return (found[1] or found[2]) if found else None
+
+    def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
+        """Read the columns from the message."""
+        found = re.match(r"(UNIQUE|NOT NULL) constraint failed: (.+)", str(error.orig))
+        if not found:
+            return None
+        columns = tuple(column.strip().removeprefix(f"{table.name}.") for column in found[2].split(","))
+        return found[1].lower(), columns
+
+    def is_deadlock(self, error: DBAPIError) -> bool:
+        """Return False: with one writer at a time there is nothing to lock crosswise."""
+        return False
+
+    def existing_table(self, error: DBAPIError) -> str | None:
+        """Recognise 'table already exists'."""
+        found = re.match(r'table "?(.+?)"? already exists', str(error.orig))
+        return found[1] if found else None
+
+    def connect_error(self, error: BaseException) -> str | None:
+        """Recognise a file that cannot be opened or is no database."""
+        found = isinstance(error, DBAPIError) and re.match(
+            r"unable to open database file|file is not a database", str(error.orig)
+        )
+        return str(error.orig) if isinstance(error, DBAPIError) and found else None
+
+    def prepare_for_migrations(self, engine: Engine) -> None:
+        """Switch the driver's own transaction handling off; the journal mode is the application's to choose.
+
+        Foreign keys stay off, as they are by default: rebuilding a table would delete rows that refer to it.
+        """
+
+        @event.listens_for(engine, "connect")
+        def set_up(connection: Any, _record: object) -> None:
+            connection.isolation_level = None
+
+    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
+        """Begin the transaction of the whole run with the write lock, which keeps every other writer out."""
+        if joined:
+            return True
+        connection.begin()
+        try:
+            self.begin(connection, write=True)
+        except OperationalError as error:
+            connection.rollback()
+            if "locked" in str(error.orig):
+                return False
+            raise
+        return True
+
+    def release_migration_lock(self, connection: Connection) -> None:
+        """Roll back what a failed run has left; a successful one has committed."""
+        if not connection.invalidated:
+            connection.rollback()
+
+    @property
+    def migrates_in_one_transaction(self) -> bool:
+        """Return True: committing after each revision would let another migration in between."""
+        return True
+
+    def is_proxied(self, connection: Connection) -> bool:
+        """Return False: a file has no proxy."""
+        return False
+
+    def insert(self, table: sa.Table) -> Any:
+        """Return SQLite's INSERT."""
+        return sqlite.insert(table)
+
+    def json_rows(self, parameter: str, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
+        """Use json_each; a nested object comes out as its text, which is how JSON columns are stored."""
+        each = sa.func.json_each(sa.bindparam(parameter, type_=sa.Text())).table_valued("value", name="each")
+        fields = [
+            # The names are identifiers, so the paths can stand in the statement and need not be bound each time.
+            sa.func.json_extract(each.c.value, sa.literal_column(f"'$.{column.name}'")).label(column.name)
+            for column in columns
+        ]
+        return sa.select(*fields).subquery("rows")
+
+    def json_time(self, value: datetime) -> str:
+        """Return UTC in the form in which SQLAlchemy stores times on SQLite."""
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+    async def hold_readers(self, connection: AsyncConnection, events: sa.Table) -> None:
+        """Do nothing: there is one writer at a time, so positions commit in order."""
+
+    async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> None:
+        """Return None: whatever is committed has all before it committed."""
+
+    async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
+        """Read the table's pragmas."""
+        schema = f"{connection.dialect.identifier_preparer.quote(table.schema)}." if table.schema else ""
+        name = connection.dialect.identifier_preparer.quote_identifier(table.name)
+        rows = (await connection.exec_driver_sql(f"PRAGMA {schema}table_info({name})")).mappings().all()
+        if not rows:
+            return None
+        indexes = (await connection.exec_driver_sql(f"PRAGMA {schema}index_list({name})")).mappings().all()
+        columns = tuple(
+            {
+                "name": row["name"],
+                "type": _grammar_type(row["type"]),
+                "nullable": not row["notnull"] and not row["pk"],
+                "primary_key": row["pk"],
+                "has_default": row["dflt_value"] is not None,
+            }
+            for row in rows
+        )
+        unique = [row for row in indexes if row["unique"] and row["origin"] != "pk"]
+        keys = [() if row["partial"] else await self._index_columns(connection, schema, row["name"]) for row in unique]
+        return TableDescription(columns, tuple(keys))
+
+    async def _index_columns(self, connection: AsyncConnection, schema: str, index: str) -> tuple[str, ...]:
+        name = connection.dialect.identifier_preparer.quote_identifier(index)
+        rows = (await connection.exec_driver_sql(f"PRAGMA {schema}index_info({name})")).mappings().all()
+        return () if any(row["name"] is None for row in rows) else tuple(row["name"] for row in rows)
+
+    async def unlock_events(self, connection: AsyncConnection, events: sa.Table) -> list[str]:
+        """Drop the triggers inside this transaction, which keeps all other writers out, and return their text."""
+        master = sa.table(
+            "sqlite_master", sa.column("name"), sa.column("sql"), sa.column("type"), sa.column("tbl_name")
+        )
+        found = sa.select(master.c.name, master.c.sql).where(
+            master.c.type == "trigger", master.c.tbl_name == events.name
+        )
+        triggers = (await connection.execute(found)).all()
+        for trigger in triggers:
+            name = connection.dialect.identifier_preparer.quote_identifier(trigger.name)
+            await connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        return [trigger.sql for trigger in triggers]
+
+    async def lock_events(self, connection: AsyncConnection, events: sa.Table, state: list[str]) -> None:
+        """Put the triggers back as they were."""
+        for statement in state:
+            await connection.exec_driver_sql(statement)
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Switch the file to a write-ahead log, once in its life; the busy timeout does not cover this statement."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _grammar_type(text: str) -> str:
+    text = text.upper()
+    if text in _TYPE_WORDS:
+        return _TYPE_WORDS[text]
+    base, bracket, rest = text.partition("(")
+    return _TYPE_WORDS.get(base.strip(), base) + bracket + rest

@@ -1,0 +1,135 @@
+"""Column types that behave alike on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+
+class UTCDateTime(sa.TypeDecorator[datetime]):
+    """A point in time: aware going in, aware and in UTC coming out.
+
+    SQLite has no such type and keeps the UTC wall time as text, which sorts in time's order.
+    """
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times: the database would guess their zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}: give it a time zone, for example datetime.now(UTC)")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC whatever the session's time zone is."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class ExactDecimal(sa.TypeDecorator[Decimal]):
+    """A decimal that comes back as the Decimal it went in as, with the column's scale.
+
+    SQLite has no decimals and keeps a float, which holds 15 digits exactly; the caller refuses longer ones.
+    """
+
+    impl = sa.Numeric
+    cache_ok = True
+
+    def __init__(self, precision: int, scale: int) -> None:
+        self.precision = precision
+        self.scale = scale
+        super().__init__(precision, scale)
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Bind and fetch floats where there are no decimals."""
+        if dialect.supports_native_decimal:
+            return sa.Numeric(self.precision, self.scale)
+        return sa.Numeric(self.precision, self.scale, asdecimal=False)
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        """Convert to what the driver takes."""
+        return value if value is None or dialect.supports_native_decimal else float(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """Give a float back its decimal places."""
+        if value is None or isinstance(value, Decimal):
+            return value
+        number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+        return number.quantize(Decimal(1).scaleb(-self.scale))
+
+
+JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+# SQLite gives automatic numbers to a column spelled INTEGER only.
+BigIntegerKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def array_of(item: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Return an array on PostgreSQL, a JSON list on SQLite."""
+    return sa.JSON(none_as_null=True).with_variant(postgresql.ARRAY(item), "postgresql")
+
+
+class PortableLiteral(sa.ColumnElement[Any]):
+    """A constant in DDL that the databases spell differently, such as a UUID or an empty array.
+
+    Attributes:
+        postgresql: its spelling for PostgreSQL, quotes included.
+        sqlite: its spelling for SQLite.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, postgresql: str, sqlite: str) -> None:
+        self.postgresql = postgresql
+        self.sqlite = sqlite
+
+    def spelling(self, dialect_name: str) -> str:
+        """Return the constant as one database reads it."""
+        return self.sqlite if dialect_name == "sqlite" else self.postgresql
+
+
+@compiles(PortableLiteral)
+def _compile_portable_literal(element: PortableLiteral, compiler: Any, **_: Any) -> str:
+    return element.spelling(compiler.dialect.name)
+
+
+def portable_literal(value: Any, *, array: bool = False) -> PortableLiteral:
+    """Return a constant of a projection schema as each database stores such values.
+
+    Args:
+        value: str (also JSON text), bool, int, float, Decimal, date, time, datetime in UTC or UUID; () for an
+            empty array.
+        array: whether the column is an array.
+    """
+    if array:
+        return PortableLiteral("'{}'", "'[]'")
+    match value:
+        case bool():
+            text = "TRUE" if value else "FALSE"
+        case int() | float():
+            text = repr(value)
+        case Decimal():
+            text = format(value, "f")
+        case UUID():
+            return PortableLiteral(f"'{value}'", f"'{value.hex}'")
+        case datetime():
+            wall = value.replace(tzinfo=None).isoformat(" ", "microseconds")
+            return PortableLiteral(f"'{wall}+00:00'", f"'{wall}'")
+        case time():
+            text = f"'{value.isoformat('microseconds')}'"
+        case _:
+            text = "'" + str(value).replace("'", "''") + "'"
+    return PortableLiteral(text, text)

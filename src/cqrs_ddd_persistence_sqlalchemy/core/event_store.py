@@ -1,0 +1,289 @@
+"""The event store: streams that only grow, and a reader by position that misses nothing."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from cqrs_ddd_advanced_core.events import StoredEvent
+from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
+from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
+from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
+from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+
+
+class SQLAlchemyEventStore:
+    """Appends events to streams and reads them by stream or by position. Events are never changed.
+
+    Positions number the events of the whole table, from 1. A transaction that has appended and is still open holds
+    readers by position at the place where it began to append, so that they cannot pass an event that is committed
+    late: append as late in a unit of work as you can.
+
+    Args:
+        session_factory: for operations without a unit of work.
+        uow_factory: returns the unit of work to use where none is given.
+        schema: the database schema of the `events` table; the connection's default when omitted.
+    """
+
+    def __init__(
+        self,
+        session_factory: SessionFactory | None = None,
+        *,
+        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
+        schema: str | None = None,
+    ) -> None:
+        self._table = in_schema(events_table, check_schema(schema))
+        self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
+
+    async def append(
+        self,
+        events: Iterable[StoredEvent],
+        *,
+        expected_version: int | None = None,
+        uow: SQLAlchemyUnitOfWork | None = None,
+    ) -> list[StoredEvent]:
+        """Append events to the ends of their streams: all of them or none.
+
+        Args:
+            events: in order; each names its `aggregate_id`. A `version` or `position` that an event brings along is
+                a claim: it must turn out to be the one assigned.
+            expected_version: the version of the one stream appended to, 0 for a new one. Without it the events go to
+                the end of the stream, whoever else appends to it.
+            uow: joined when open.
+
+        Returns:
+            The events as they are stored, in the order given.
+
+        Raises:
+            OptimisticConcurrencyError: the stream is not at `expected_version` (or before an event's own `version`),
+                or an `event_id` is stored already. Nothing is written and the transaction is usable.
+            ValueError: naming what cannot be stored.
+        """
+        plan = AppendPlan(list(events), expected_version)
+        if not plan.events:
+            return []
+        while True:
+            try:
+                async with self._scope.write(uow) as connection:
+                    return await self._append(connection, plan)
+            except DBAPIError as error:
+                # Two batches that touch the same streams in opposite order: in a transaction of its own, try again.
+                if error.connection_invalidated or self._scope.joins(uow) or not _is_deadlock(error):
+                    raise
+
+    async def get_events(
+        self,
+        aggregate_id: str,
+        *,
+        after_version: int = 0,
+        limit: int | None = None,
+        uow: SQLAlchemyUnitOfWork | None = None,
+    ) -> list[StoredEvent]:
+        """Return a stream's events with versions above `after_version`, oldest first, all of them without a `limit`."""
+        check_count("after_version", after_version)
+        table = self._table
+        statement = sa.select(table).where(table.c.aggregate_id == aggregate_id, table.c.version > after_version)
+        statement = statement.order_by(table.c.version)
+        if limit is not None:
+            statement = statement.limit(check_count("limit", limit))
+        async with self._scope.read(uow) as connection:
+            return _stored(await connection.execute(statement))
+
+    async def get_events_after(
+        self,
+        position: int,
+        *,
+        limit: int = 1000,
+        event_types: Collection[str] | None = None,
+        aggregate_types: Collection[str] | None = None,
+        uow: SQLAlchemyUnitOfWork | None = None,
+    ) -> list[StoredEvent]:
+        """Return the events of all streams with positions above `position`, ordered by position.
+
+        An event that is not in the result and not behind a `limit` is yet to come at a higher position: going on from
+        the last position returned misses nothing. Needs READ COMMITTED and the primary server on PostgreSQL.
+
+        Raises:
+            PersistenceError: under another isolation level, or on a standby.
+        """
+        check_count("position", position)
+        check_count("limit", limit)
+        async with self._scope.read(uow) as connection:
+            bound = await dialect_of(connection).readable_position(connection, self._table)
+            statement = _after(
+                self._table,
+                bounded=bound is not None,
+                types=(event_types is not None, aggregate_types is not None),
+            )
+            parameters = {
+                "after": position,
+                "bound": bound,
+                "limit": limit,
+                "event_types": _names("event_types", event_types),
+                "aggregate_types": _names("aggregate_types", aggregate_types),
+            }
+            wanted = {name: value for name, value in parameters.items() if value is not None}
+            return _stored(await connection.execute(statement, wanted))
+
+    async def stream_after(
+        self,
+        position: int,
+        *,
+        page_size: int = 1000,
+        event_types: Collection[str] | None = None,
+        aggregate_types: Collection[str] | None = None,
+        uow: SQLAlchemyUnitOfWork | None = None,
+    ) -> AsyncIterator[StoredEvent]:
+        """Iterate over the events above `position` up to the newest, reading `page_size` of them at a time."""
+        if check_count("page_size", page_size) == 0:
+            raise ValueError("page_size is 0: read at least one event at a time")
+        while True:
+            page = await self.get_events_after(
+                position, limit=page_size, event_types=event_types, aggregate_types=aggregate_types, uow=uow
+            )
+            for event in page:
+                yield event
+            if len(page) < page_size:
+                return
+            position = page[-1].position or position
+
+    async def last_position(self, *, uow: SQLAlchemyUnitOfWork | None = None) -> int:
+        """Return the position up to which readers by position can go at present, 0 when there is no event."""
+        table = self._table
+        async with self._scope.read(uow) as connection:
+            bound = await dialect_of(connection).readable_position(connection, table)
+            statement = sa.select(sa.func.coalesce(sa.func.max(table.c.position), 0))
+            if bound is not None:
+                statement = statement.where(table.c.position <= bound)
+            return int(await connection.scalar(statement) or 0)
+
+    @asynccontextmanager
+    async def allow_changes(self, *, uow: SQLAlchemyUnitOfWork) -> AsyncIterator[None]:
+        """Let this unit of work UPDATE and DELETE events inside the block, for retention and erasure of personal data.
+
+        Other transactions stay refused. Rolling back the unit of work takes back changes and permission alike.
+
+        Raises:
+            UnitOfWorkError: when the unit of work is not open.
+        """
+        if not uow.is_open:
+            raise UnitOfWorkError("changing events needs an open unit of work: use 'async with uow:' around it")
+        async with self._scope.write(uow) as connection:
+            dialect = dialect_of(connection)
+            state = await dialect.unlock_events(connection, self._table)
+        yield
+        async with self._scope.write(uow) as connection:
+            await dialect.lock_events(connection, self._table, state)
+
+    async def _append(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent]:
+        dialect = dialect_of(connection)
+        await dialect.hold_readers(connection, self._table)
+        statement = _insert(self._table, dialect.name)
+        parameters = {"batch": plan.batch(dialect.json_time)}
+        while True:
+            savepoint = await connection.begin_nested() if plan.needs_savepoint else None
+            rows = (await connection.execute(statement, parameters)).all()
+            stored = plan.stored(rows)
+            if stored is not None:
+                if savepoint:
+                    await savepoint.commit()
+                return stored
+            if savepoint:
+                await savepoint.rollback()
+            await self._raise_conflict(connection, plan)
+
+    async def _raise_conflict(self, connection: AsyncConnection, plan: AppendPlan) -> None:
+        """Name what was in the way, or return when that was another's append that has ended: then try again."""
+        table = self._table
+        versions = sa.select(table.c.aggregate_id, sa.func.max(table.c.version)).group_by(table.c.aggregate_id)
+        for ids in _chunks(list(plan.streams)):
+            found = dict((await connection.execute(versions.where(table.c.aggregate_id.in_(ids)))).tuples().all())
+            plan.check_versions({aggregate_id: found.get(aggregate_id, 0) for aggregate_id in ids})
+        for ids in _chunks([event.event_id for event in plan.events]):
+            repeated = await connection.scalar(sa.select(table.c.event_id).where(table.c.event_id.in_(ids)).limit(1))
+            if repeated is not None:
+                raise OptimisticConcurrencyError(
+                    "event",
+                    repeated,
+                    expected=None,
+                    actual=None,
+                    reason="an event with this event_id is stored already",
+                )
+        plan.check_positions()
+
+
+@lru_cache(maxsize=1024)
+def _insert(table: sa.Table, dialect_name: str) -> sa.Insert:
+    """Insert a batch given as one JSON parameter; the versions are counted and compared by the statement itself."""
+    dialect = dialect_named(dialect_name)
+    copied = [
+        table.c[name]
+        for name in (
+            "event_id", "aggregate_id", "aggregate_type", "event_type", "payload", "metadata", "occurred_at",
+            "correlation_id", "causation_id", "schema_version",
+        )
+    ]  # fmt: skip
+    numbers = [sa.column(name, sa.BigInteger()) for name in ("row_number", "row_in_stream", "stream_version")]
+    rows = dialect.json_rows("batch", [*copied, *numbers])
+    stream, other = table.alias("stream"), table.alias("other")
+    current = (
+        sa.select(sa.func.coalesce(sa.func.max(stream.c.version), 0))
+        .where(stream.c.aggregate_id == rows.c.aggregate_id)
+        .scalar_subquery()
+    )
+    known = sa.select(*rows.c, current.label("current")).subquery("known")
+    source = (
+        sa.select(*(known.c[column.name] for column in copied), known.c.current + known.c.row_in_stream, dialect.now)
+        .where(
+            sa.or_(known.c.stream_version.is_(None), known.c.stream_version == known.c.current),
+            ~sa.exists().where(other.c.event_id == known.c.event_id),
+        )
+        .order_by(known.c.row_number)
+    )
+    names = [*(column.name for column in copied), "version", "recorded_at"]
+    insert: sa.Insert = dialect.insert(table).from_select(names, source).on_conflict_do_nothing()
+    return insert.returning(table.c.event_id, table.c.version, table.c.position, table.c.recorded_at)
+
+
+@lru_cache(maxsize=1024)
+def _after(table: sa.Table, *, bounded: bool, types: tuple[bool, bool]) -> sa.Select[Any]:
+    statement = sa.select(table).where(table.c.position > sa.bindparam("after"))
+    if bounded:
+        statement = statement.where(table.c.position <= sa.bindparam("bound"))
+    for wanted, name in zip(types, ("event_type", "aggregate_type"), strict=True):
+        if wanted:
+            statement = statement.where(table.c[name].in_(sa.bindparam(f"{name}s", expanding=True)))
+    return statement.order_by(table.c.position).limit(sa.bindparam("limit", type_=sa.Integer()))
+
+
+def _names(name: str, values: Collection[str] | None) -> list[str] | None:
+    if isinstance(values, str):
+        raise ValueError(f"{name} is the text {values!r}: give a list of names")
+    return None if values is None else list(values)
+
+
+def _chunks(values: list[str], size: int = 1000) -> Iterable[list[str]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _is_deadlock(error: DBAPIError) -> bool:
+    return any(dialect.is_deadlock(error) for dialect in DIALECTS.values())
+
+
+def _stored(rows: Iterable[sa.Row[Any]]) -> list[StoredEvent]:
+    # What the table holds was validated when it was appended.
+    return [StoredEvent.model_construct(**row._mapping) for row in rows]  # noqa: SLF001  (a Row's documented mapping)

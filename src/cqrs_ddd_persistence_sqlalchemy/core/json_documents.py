@@ -1,0 +1,90 @@
+"""Python values to JSON that both databases store and return alike, or a ValueError that says where it can't be."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the JSON form of a document: what comes back when it is read.
+
+    Decimal, UUID, times and Enum become their strings and values as pydantic writes them, sets and tuples lists.
+
+    Args:
+        value: the document.
+        name: what to call it in errors, such as "payload".
+
+    Raises:
+        ValueError: naming the place of a value that JSON or a database cannot hold: NaN, infinity, NUL characters
+            (PostgreSQL), lone surrogates, keys that are not strings, objects without a JSON form.
+    """
+    return {_key(key, name): jsonable(item, f"{name}.{key}") for key, item in value.items()}
+
+
+def dumps(value: Any) -> str:
+    """Return JSON text of what `to_document` returned."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def check_text(value: str, name: str) -> str:
+    """Return the text if both databases can hold it.
+
+    Raises:
+        ValueError: naming it, for NUL characters and lone surrogates.
+    """
+    if "\x00" in value:
+        raise ValueError(f"{name} contains a NUL character, which PostgreSQL cannot store")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} contains a lone surrogate, which is not valid text") from None
+    return value
+
+
+def _key(key: object, name: str) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"{name} has the key {key!r}: keys of JSON objects are strings")
+    return check_text(key, f"a key of {name}")
+
+
+def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911  (one answer a type)
+    """Return the JSON form of any value; `to_document` says what becomes of it and what is refused.
+
+    Args:
+        value: anything.
+        path: what to call it in errors.
+    """
+    match value:
+        case None | bool() | int() if not isinstance(value, Enum):
+            return value
+        case Enum():
+            return jsonable(value.value, path)
+        case str():
+            return check_text(str(value), path)
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{path} is {value}, which JSON cannot hold")
+            return value
+        case dict():
+            return {_key(key, path): jsonable(item, f"{path}.{key}") for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [jsonable(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        case Decimal() if not value.is_finite():
+            raise ValueError(f"{path} is {value}, which JSON cannot hold")
+        case BaseModel():
+            return jsonable(value.model_dump(by_alias=True), path)
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is a {type(value).__name__}, which has no JSON form") from error

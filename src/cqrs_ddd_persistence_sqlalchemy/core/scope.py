@@ -1,0 +1,161 @@
+"""Whose transaction is it? The one place that answers for every operation of every store."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
+    begin_for_reading,
+    begin_for_writing,
+    claim_shared_connection,
+    release_shared_connection,
+)
+from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy.exceptions import (
+    OptimisticConcurrencyError,
+    SchemaOutOfDateError,
+    UnitOfWorkError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+
+
+class SessionScope:
+    """Gives an operation the connection to work on, inside the transaction it belongs to.
+
+    With an open unit of work, given or made by the factory, that is its transaction and the caller commits. Otherwise
+    the operation has a transaction of its own, committed before it returns.
+
+    Args:
+        owner: the store's name, for errors.
+        session_factory: makes the sessions of transactions of its own.
+        uow_factory: called for each operation; may return an open unit of work (joined) or an idle one.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        *,
+        session_factory: SessionFactory | None = None,
+        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
+    ) -> None:
+        self._owner = owner
+        self._session_factory = session_factory
+        self._uow_factory = uow_factory
+
+    @asynccontextmanager
+    async def write(self, uow: SQLAlchemyUnitOfWork | None) -> AsyncIterator[AsyncConnection]:
+        """Open the scope of an operation that writes."""
+        unit = self._unit(uow)
+        if unit is not None and unit.is_open:
+            with unit.used_by_this_task():
+                connection = await unit.session.connection()
+                try:
+                    with _translated_errors(connection):
+                        yield connection
+                except OptimisticConcurrencyError as conflict:
+                    unit.note_conflict(conflict)
+                    raise
+                unit.note_write()
+        else:
+            async with self._own(unit, write=True) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def read(self, uow: SQLAlchemyUnitOfWork | None) -> AsyncIterator[AsyncConnection]:
+        """Open the scope of an operation that only reads; on its own it takes no write lock."""
+        unit = self._unit(uow)
+        if unit is not None and unit.is_open:
+            with unit.used_by_this_task():
+                connection = await unit.session.connection()
+                with _translated_errors(connection):
+                    yield connection
+        else:
+            async with self._own(unit, write=False) as connection:
+                yield connection
+
+    def joins(self, uow: SQLAlchemyUnitOfWork | None) -> bool:
+        """Tell whether the operation would join a transaction that somebody else commits."""
+        unit = self._unit(uow)
+        return unit is not None and (unit.is_open or _in_transaction(unit.given_session))
+
+    def _unit(self, uow: SQLAlchemyUnitOfWork | None) -> SQLAlchemyUnitOfWork | None:
+        unit = uow if uow is not None else self._uow_factory() if self._uow_factory else None
+        if unit is not None and not isinstance(unit, SQLAlchemyUnitOfWork):
+            where = "uow=" if uow is not None else "the uow_factory's result"
+            raise UnitOfWorkError(f"{where} must be a SQLAlchemyUnitOfWork, not {type(unit).__name__}")
+        return unit
+
+    @asynccontextmanager
+    async def _own(self, unit: SQLAlchemyUnitOfWork | None, *, write: bool) -> AsyncIterator[AsyncConnection]:
+        given = unit.given_session if unit else None
+        factory = (unit.session_factory if unit else None) or self._session_factory
+        if given is not None:
+            async with _transaction(given, write=write) as connection:
+                yield connection
+        elif factory is not None:
+            async with factory() as session, _transaction(session, write=write) as connection:
+                yield connection
+        else:
+            raise UnitOfWorkError(
+                f"{self._owner} has no transaction to work in: pass uow=, or give it a session_factory or uow_factory"
+            )
+
+
+@asynccontextmanager
+async def _transaction(session: AsyncSession, *, write: bool) -> AsyncIterator[AsyncConnection]:
+    """Begin, and commit in the end. A caller's session that is in a transaction already stays as it is."""
+    if _in_transaction(session):
+        yield await session.connection()
+        return
+    handler = begin_for_writing if write else begin_for_reading
+    shared = claim_shared_connection(session, session)
+    event.listen(session.sync_session, "after_begin", handler)
+    try:
+        connection = await session.connection(execution_options=None if write else READ_ONLY)
+        with _translated_errors(connection):
+            yield connection
+        if write:
+            await session.commit()
+    except BaseException:
+        await session.rollback()
+        raise
+    else:
+        await session.rollback()
+    finally:
+        event.remove(session.sync_session, "after_begin", handler)
+        release_shared_connection(shared)
+
+
+def _in_transaction(session: AsyncSession | None) -> bool:
+    return session is not None and session.in_transaction()
+
+
+@contextmanager
+def _translated_errors(connection: AsyncConnection) -> Iterator[None]:
+    """Say what a missing table or column means; everything else passes through untouched."""
+    try:
+        yield
+    except DBAPIError as error:
+        dialect = dialect_of(connection)
+        table, column = dialect.missing_table(error), dialect.missing_column(error)
+        if table is not None:
+            raise SchemaOutOfDateError(
+                f"table {table!r} is not in the database; run: alembic upgrade head "
+                "(a table with a name of your own needs a revision of your own)"
+            ) from error
+        if column is not None:
+            raise SchemaOutOfDateError(
+                f"column {column!r} is not in the database, which is behind this code; run: alembic upgrade head"
+            ) from error
+        raise

@@ -1,0 +1,112 @@
+"""What a unit of work must know of its session's transaction: how it began, and whether the database refused something.
+
+A PostgreSQL transaction in which a statement failed answers COMMIT with a rollback and no error, a SQLite one keeps
+what came before. Neither is what the caller meant, so failures are noted here and `commit()` asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, ExceptionContext, Transaction
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session, SessionTransaction
+
+_TRANSACTIONS = f"{__name__}.transactions"
+_failed: WeakSet[Transaction] = WeakSet()
+_watched: WeakSet[Engine] = WeakSet()
+_sole_users: WeakKeyDictionary[Engine, object] = WeakKeyDictionary()
+
+
+def begin_for_writing(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """Handle `after_begin` of a session that may write."""
+    _begin(session, transaction, connection, write=True)
+
+
+def begin_for_reading(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """Handle `after_begin` of a session that only reads."""
+    _begin(session, transaction, connection, write=False)
+
+
+def _begin(session: Session, transaction: SessionTransaction, connection: Connection, *, write: bool) -> None:
+    if transaction.nested:
+        return
+    # A session bound to a connection in a transaction may have begun a savepoint for its whole transaction.
+    outermost = connection.get_nested_transaction() or connection.get_transaction()
+    session.info.setdefault(_TRANSACTIONS, WeakSet()).add(outermost)
+    _watch(connection.engine)
+    if connection.in_nested_transaction():
+        return
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        raise UnitOfWorkError(
+            "the connection is in AUTOCOMMIT mode, where nothing can be rolled back: use another engine"
+        )
+    dialect_of(connection).begin(connection, write=write)
+
+
+def _watch(engine: Engine) -> None:
+    if engine not in _watched:
+        event.listen(engine, "handle_error", _note_failure)
+        event.listen(engine, "release_savepoint", _note_release)
+        _watched.add(engine)
+
+
+def _note_failure(context: ExceptionContext) -> None:
+    connection = context.connection
+    if connection is None or not isinstance(context.sqlalchemy_exception, DBAPIError):
+        return
+    transaction = connection.get_nested_transaction() or connection.get_transaction()
+    if transaction is not None:
+        _failed.add(transaction)
+
+
+def _note_release(connection: Connection, _name: str, _context: object) -> None:
+    # Rolling back to the savepoint would have healed the failure; releasing it passes the failure on.
+    root = connection.get_transaction()
+    if root is not None and connection.get_nested_transaction() in _failed:
+        _failed.add(root)
+
+
+def has_failed(session: AsyncSession) -> bool:
+    """Tell whether a statement failed in the session's transaction and no rollback to a savepoint undid it."""
+    if session.in_transaction() and not session.is_active:
+        return True
+    transactions: WeakSet[Transaction] = session.info.get(_TRANSACTIONS, WeakSet())
+    return any(transaction.is_active and transaction in _failed for transaction in transactions)
+
+
+def claim_shared_connection(session: AsyncSession, owner: object) -> Engine | None:
+    """Refuse a second transaction on a connection that all sessions of an engine share (SQLite `:memory:`).
+
+    One's commit or rollback would be the other's too.
+
+    Returns:
+        The engine to give to `release_shared_connection`, or None where each session has its own connection.
+
+    Raises:
+        UnitOfWorkError: while another unit of work is open.
+    """
+    engine: Any = session.sync_session.bind
+    if not isinstance(engine, Engine) or not dialect_of(engine).shares_one_connection(engine):
+        return None
+    if _sole_users.setdefault(engine, owner) is not owner:
+        raise UnitOfWorkError(
+            "another unit of work is open on this in-memory database, whose sessions share one connection and so one "
+            "transaction: pass that unit of work as uow=, or use a database file"
+        )
+    return engine
+
+
+def release_shared_connection(engine: Engine | None) -> None:
+    """Let the next unit of work have the shared connection."""
+    if engine is not None:
+        _sole_users.pop(engine, None)

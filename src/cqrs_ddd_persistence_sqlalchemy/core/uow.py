@@ -1,0 +1,249 @@
+"""The unit of work: one transaction that several stores share."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from sqlalchemy import event
+
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
+    begin_for_writing,
+    claim_shared_connection,
+    has_failed,
+    release_shared_connection,
+)
+from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import ORMExecuteState
+
+SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
+CommitCallback: TypeAlias = "Callable[[], Any]"
+
+logger = logging.getLogger(__name__)
+
+
+class SQLAlchemyUnitOfWork:
+    """One transaction, opened with `async with`, that every operation given `uow=` joins.
+
+    Leaving the block normally commits what is pending; leaving it with an exception rolls back. `commit()` and
+    `rollback()` may be called any number of times inside, each is followed by a new transaction. The connection is
+    taken with the first statement and given back by commit, rollback and the end of the block.
+
+    Outside the block the unit of work is idle: operations given it run in transactions of their own.
+
+    One task at a time may use an open unit of work.
+
+    Args:
+        session_factory: makes sessions, usually an `async_sessionmaker`.
+        session: a session that the caller made and will close, in place of a factory.
+    """
+
+    def __init__(self, session_factory: SessionFactory | None = None, *, session: AsyncSession | None = None) -> None:
+        if (session_factory is None) == (session is None):
+            raise UnitOfWorkError("pass either a session_factory, such as async_sessionmaker(engine), or session=")
+        self.session_factory = session_factory
+        self.given_session = session
+        self._open = False
+        self._session: AsyncSession | None = None
+        self._shared_engine: Engine | None = None
+        self._conflict: OptimisticConcurrencyError | None = None
+        self._has_written = False
+        self._callbacks: list[CommitCallback] = []
+        self._user: asyncio.Task[Any] | None = None
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @property
+    def is_open(self) -> bool:
+        """True inside the `async with` block."""
+        return self._open
+
+    @property
+    def session(self) -> AsyncSession:
+        """The session of the open unit of work.
+
+        Raises:
+            UnitOfWorkError: outside the block, or when another unit of work is open on a `:memory:` database.
+        """
+        if not self._open:
+            raise UnitOfWorkError("the unit of work is not open: use its session inside 'async with uow:'")
+        if self._session is None:
+            self._session = self._begin_session()
+        return self._session
+
+    def on_commit(self, callback: CommitCallback) -> None:
+        """Call back once, after the next successful commit and never before; a rollback forgets it.
+
+        What the callback returns is awaited if it can be. The data is committed by then, so an error in a callback
+        is logged and keeps neither the caller nor the other callbacks.
+
+        Raises:
+            UnitOfWorkError: outside the block, where nothing would ever call it.
+        """
+        if not self._open:
+            raise UnitOfWorkError("the unit of work is not open: register callbacks inside 'async with uow:'")
+        self._callbacks.append(callback)
+
+    async def __aenter__(self) -> Self:
+        """Open the unit of work, without taking a connection yet."""
+        if self._open:
+            raise UnitOfWorkError("the unit of work is open already: make another one for another transaction")
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Commit, or roll back after an exception or an unanswered conflict; give the connection back either way."""
+        callbacks: list[CommitCallback] = []
+        try:
+            await self._wait_for_other_task()
+            if exc is not None:
+                await self._roll_back()
+            elif self._conflict is not None:
+                self._warn_of_discarded_writes()
+                await self._roll_back()
+            else:
+                callbacks = await self._commit()
+        finally:
+            self._open = False
+            await self._close_session()
+        await _run(callbacks)
+
+    async def commit(self) -> None:
+        """Commit and start afresh. Does nothing when the unit of work is idle.
+
+        Raises:
+            UnitOfWorkError: when the database refused a statement since the last commit. Everything is rolled back:
+                PostgreSQL would discard it without a word, SQLite keep half of it.
+        """
+        if self._open:
+            with self.used_by_this_task():
+                callbacks = await self._commit()
+            await _run(callbacks)
+
+    async def rollback(self) -> None:
+        """Roll back and start afresh. Does nothing when the unit of work is idle."""
+        if self._open:
+            with self.used_by_this_task():
+                await self._roll_back()
+
+    @contextmanager
+    def used_by_this_task(self) -> Iterator[None]:
+        """Refuse what would interleave two tasks' statements in one transaction.
+
+        Raises:
+            UnitOfWorkError: while another task's operation is under way.
+        """
+        task = asyncio.current_task()
+        if self._user is not None and self._user is not task:
+            raise UnitOfWorkError(
+                "two tasks use one open unit of work at once: give each task its own, or await them one by one"
+            )
+        outer, self._user = self._user, task
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._user = outer
+            if outer is None:
+                self._unused.set()
+
+    def note_write(self) -> None:
+        """Remember that there is something to lose."""
+        self._has_written = True
+
+    def note_conflict(self, conflict: OptimisticConcurrencyError) -> None:
+        """Remember a conflict: unless the caller commits or rolls back knowingly, the block ends in a rollback."""
+        self._conflict = conflict
+
+    async def _commit(self) -> list[CommitCallback]:
+        if self._session is not None:
+            if has_failed(self._session):
+                await self._roll_back()
+                raise UnitOfWorkError(
+                    "cannot commit: the database refused a statement in this transaction, and everything in it is "
+                    "rolled back. Put what may fail into 'async with uow.session.begin_nested():', or roll back first"
+                )
+            await self._session.commit()
+        callbacks = self._callbacks
+        self._start_afresh()
+        return callbacks
+
+    async def _roll_back(self) -> None:
+        self._start_afresh()
+        if self._session is not None:
+            await self._session.rollback()
+
+    def _start_afresh(self) -> None:
+        self._conflict = None
+        self._has_written = False
+        self._callbacks = []
+
+    def _begin_session(self) -> AsyncSession:
+        session = self.given_session
+        if session is None:
+            assert self.session_factory is not None  # noqa: S101  (the constructor saw to it)
+            session = self.session_factory()
+        self._shared_engine = claim_shared_connection(session, self)
+        event.listen(session.sync_session, "after_begin", begin_for_writing)
+        event.listen(session.sync_session, "do_orm_execute", self._note_statement)
+        return session
+
+    async def _close_session(self) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        event.remove(session.sync_session, "after_begin", begin_for_writing)
+        event.remove(session.sync_session, "do_orm_execute", self._note_statement)
+        try:
+            if session is not self.given_session:
+                # A task that is cancelled here still gives the connection back.
+                await asyncio.shield(asyncio.ensure_future(session.close()))
+        finally:
+            release_shared_connection(self._shared_engine)
+            self._shared_engine = None
+
+    def _note_statement(self, state: ORMExecuteState) -> None:
+        if not state.is_select:
+            self._has_written = True
+
+    async def _wait_for_other_task(self) -> None:
+        """Let an operation that another task has under way end: a rollback under it would corrupt the connection."""
+        if self._user is None or self._user is asyncio.current_task():
+            return
+        await self._unused.wait()
+        await self._roll_back()
+        raise UnitOfWorkError(
+            "the block of a unit of work ended while another task was using it; everything is rolled back"
+        )
+
+    def _warn_of_discarded_writes(self) -> None:
+        session = self._session
+        pending = session is not None and (session.new or session.dirty or session.deleted)
+        if self._has_written or pending:
+            logger.warning(
+                "unit of work rolled back, its writes are discarded, because of: %s. Call commit() after catching a "
+                "conflict to keep them, or rollback() to start afresh",
+                self._conflict,
+            )
+
+
+async def _run(callbacks: list[CommitCallback]) -> None:
+    for callback in callbacks:
+        try:
+            result = callback()
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            logger.exception("callback %r failed after the commit", callback)

@@ -1,0 +1,95 @@
+"""Everything the stores raise on purpose, below one root."""
+
+from __future__ import annotations
+
+
+class PersistenceError(Exception):
+    """Root of the errors of this package; anything else that comes out of it is the driver's or SQLAlchemy's."""
+
+
+class UnitOfWorkError(PersistenceError):
+    """A unit of work was missing, misused, or cannot commit what it was asked to."""
+
+
+class OptimisticConcurrencyError(PersistenceError):
+    """Somebody else wrote first. The caller's transaction is usable: reload, decide again, retry.
+
+    Attributes:
+        entity_type: what was written: an aggregate type, a collection, "projection position", "event".
+        entity_id: which one.
+        expected: the version (position) the caller took for the stored one; None where there was none to expect.
+        actual: the stored one; None where nothing is stored.
+    """
+
+    def __init__(
+        self,
+        entity_type: str,
+        entity_id: object,
+        *,
+        expected: int | None,
+        actual: int | None,
+        reason: str = "",
+    ) -> None:
+        self.entity_type = entity_type
+        self.entity_id = entity_id
+        self.expected = expected
+        self.actual = actual
+        self.reason = reason
+        super().__init__(entity_type, entity_id, expected, actual, reason)
+
+    def __str__(self) -> str:
+        """Name the entity, what was expected and what was found."""
+        found = f"expected version {self.expected}, found {self.actual}"
+        return f"{self.entity_type} {self.entity_id!r}: {self.reason or found}; reload it and try again"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling, which would otherwise pass the keyword arguments by position."""
+        return (
+            _rebuild_conflict,
+            (self.entity_type, self.entity_id, self.expected, self.actual, self.reason),
+        )
+
+
+def _rebuild_conflict(
+    entity_type: str, entity_id: object, expected: int | None, actual: int | None, reason: str
+) -> OptimisticConcurrencyError:
+    return OptimisticConcurrencyError(entity_type, entity_id, expected=expected, actual=actual, reason=reason)
+
+
+class SchemaOutOfDateError(PersistenceError):
+    """The database lacks a table, a column or a revision that this code needs."""
+
+
+class CollectionNotFoundError(PersistenceError):
+    """A projection's table is not in the database.
+
+    Attributes:
+        collection: the name that was asked for.
+    """
+
+    def __init__(self, collection: str) -> None:
+        self.collection = collection
+        super().__init__(
+            f"collection {collection!r} is not in the database; if its revision exists, run: alembic upgrade head; "
+            f"otherwise write one with: {revision_command(collection)}"
+        )
+
+
+class AutoDDLDisabledError(PersistenceError):
+    """`ensure_collection` found no table and may not create one.
+
+    Attributes:
+        collection: the name of the missing table.
+    """
+
+    def __init__(self, collection: str) -> None:
+        self.collection = collection
+        super().__init__(
+            f"collection {collection!r} is not in the database and allow_auto_ddl is off; write a revision with: "
+            f"{revision_command(collection)} and run: alembic upgrade head"
+        )
+
+
+def revision_command(collection: str) -> str:
+    """Return the command that writes the revision of a collection."""
+    return f'alembic -x projection=package.module:schema revision -m "create {collection}"'

@@ -1,0 +1,7 @@
+"""Everything Alembic: the environment of the revisions, the library's chain, and projections as revisions."""
+
+from __future__ import annotations
+
+from cqrs_ddd_persistence_sqlalchemy.schema.chain import verify
+
+__all__ = ["verify"]

@@ -1,0 +1,202 @@
+"""What migrations/env.py runs, here and in applications: online, as a script, or to write a revision."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import contextmanager, nullcontext
+from logging.config import fileConfig
+from typing import TYPE_CHECKING, Any
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_is_behind, upgrade_library
+from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import tables_with_rows_kept
+from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
+from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
+from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
+from cqrs_ddd_persistence_sqlalchemy.schema.target import compare_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL
+
+
+def run() -> None:
+    """Do what the running Alembic command asks for.
+
+    A connection in `config.attributes["connection"]` (a Connection, an Engine or an AsyncEngine) is used as it is; a
+    transaction that is open on it is joined, and stays the caller's to commit.
+
+    Raises:
+        CommandError: for everything a user can set right, in one line.
+    """
+    config = context.config
+    if config.cmd_opts is not None and config.config_file_name and config.file_config.has_section("loggers"):
+        fileConfig(config.config_file_name, disable_existing_loggers=False)
+    settings = read_settings()
+    if settings.projection is not None or _writes_revision_unseen():
+        _write_revision(settings)
+    elif context.is_offline_mode():
+        _write_script(settings, database_url())
+    else:
+        _run_online(settings, config.attributes.get("connection"))
+
+
+def _writes_revision_unseen() -> bool:
+    """Tell a plain `alembic revision`, which needs no database."""
+    revision = context._proxy.context_opts.get("revision_context")  # type: ignore[attr-defined]  # noqa: SLF001
+    return revision is not None and not revision.command_args["autogenerate"]
+
+
+def _write_revision(settings: Settings) -> None:
+    """Render a revision without a database: its DDL is the same on all of them."""
+    if not _writes_revision_unseen():
+        raise CommandError(
+            "-x projection= writes one projection's revision: use it as "
+            'alembic -x projection=package.module:schema revision -m "..."'
+        )
+    revision = ProjectionRevision(settings, context.script)
+    context.configure(dialect_name="postgresql", as_sql=True, **revision.options)
+    context.run_migrations()
+
+
+def _write_script(settings: Settings, url: URL) -> None:
+    """Write SQL to standard output."""
+    options: dict[str, Any] = {"as_sql": True, "output_buffer": context.config.output_buffer, "transactional_ddl": True}
+    if settings.is_application and settings.command == "upgrade":
+        if context.get_starting_revision_argument() is None:
+            upgrade_library(url=url, dialect_opts={"paramstyle": "named"}, opts=dict(options))
+        else:
+            print(  # noqa: T201
+                "the script begins at a revision of yours, so the library's chain is taken to be at its head",
+                file=sys.stderr,
+            )
+    context.configure(
+        url=url,
+        literal_binds=True,
+        dialect_opts={"paramstyle": "named"},
+        version_table=settings.version_table,
+        transaction_per_migration=True,
+        **options,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _run_online(settings: Settings, given: Any) -> None:
+    if isinstance(given, Connection):
+        _run_on(given, settings)
+    elif isinstance(given, Engine):
+        with given.connect() as connection:
+            _run_on(connection, settings)
+    elif given is None or isinstance(given, AsyncEngine):
+        _refuse_running_loop()
+        asyncio.run(_run_async(settings, given))
+    else:
+        raise CommandError(
+            f"config.attributes['connection'] is a {type(given).__name__}: give a Connection, as in "
+            "await connection.run_sync(lambda sync: command.upgrade(config_with(sync), 'head'))"
+        )
+
+
+async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
+    if given is not None:
+        async with given.connect() as connection:
+            await connection.run_sync(_run_on, settings)
+        return
+    engine = create_async_engine(database_url(), poolclass=NullPool)
+    dialect_of(engine).prepare_for_migrations(engine.sync_engine)
+    try:
+        with _connection_errors_in_one_line(engine):
+            connection = await engine.connect()
+        try:
+            await connection.run_sync(_run_on, settings)
+        finally:
+            await connection.close()
+    finally:
+        await engine.dispose()
+
+
+def _run_on(connection: Connection, settings: Settings) -> None:
+    lock = migration_lock(connection, settings) if settings.writes else nullcontext()
+    with lock, _schema_errors_in_one_line():
+        if settings.is_application and settings.command == "upgrade":
+            upgrade_library(connection=connection, opts=_transactions(settings, connection))
+        elif settings.is_application and settings.command == "retrieve_migrations":
+            _refuse_old_library(connection)
+        revision = ProjectionRevision(settings, context.script)
+        context.configure(
+            connection=connection,
+            version_table=settings.version_table,
+            **_transactions(settings, connection),
+            **compare_options(settings, connection.dialect),
+            **revision.options,
+        )
+        guard = tables_with_rows_kept(connection) if _must_keep_rows(settings) else nullcontext()
+        with guard, context.begin_transaction():
+            context.run_migrations()
+
+
+def _transactions(settings: Settings, connection: Connection) -> dict[str, Any]:
+    """One transaction a revision going up, so that locks are short; one for all going down: all or nothing."""
+    one = dialect_of(connection).migrates_in_one_transaction or settings.command == "downgrade"
+    return {"transactional_ddl": True, "transaction_per_migration": not one}
+
+
+def _must_keep_rows(settings: Settings) -> bool:
+    return settings.command == "downgrade" and not settings.allow_data_loss
+
+
+def _refuse_old_library(connection: Connection) -> None:
+    behind = library_is_behind(connection)
+    connection.rollback()
+    if behind:
+        raise CommandError(f"the database is behind the library: {behind}; run: alembic upgrade head")
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise CommandError(
+        "called from inside a running event loop: hand over a connection, as in "
+        "async with engine.connect() as connection: await connection.run_sync(migrate), where migrate(sync) sets "
+        "config.attributes['connection'] = sync and calls command.upgrade(config, 'head')"
+    )
+
+
+@contextmanager
+def _connection_errors_in_one_line(engine: AsyncEngine) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = dialect_of(engine).connect_error(error)
+        if reason is None:
+            raise
+        raise CommandError(
+            f"cannot connect to {engine.url.render_as_string(hide_password=True)}: {reason}; "
+            "check -x url=, DATABASE_URL or sqlalchemy.url, and that the server is up"
+        ) from error
+
+
+@contextmanager
+def _schema_errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        table = next(filter(None, (dialect.existing_table(error) for dialect in DIALECTS.values())), None)
+        if table is None:
+            raise
+        raise CommandError(
+            f"table {table!r} is in the database already, but no revision made it. If it was made by create_all or "
+            "ensure_collection and holds what the revision creates, adopt it with: alembic stamp <revision>"
+        ) from error

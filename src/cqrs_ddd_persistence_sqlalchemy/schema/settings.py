@@ -1,0 +1,152 @@
+"""What this run of Alembic is about: which chain, which database, which options."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import alembic.context
+from alembic.util import CommandError
+
+from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, VERSIONS_FOLDER
+from cqrs_ddd_persistence_sqlalchemy.schema.urls import DEFAULT_URL, async_url
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from sqlalchemy.engine import URL
+
+_X_OPTIONS = {
+    "url": "the database, before DATABASE_URL and the ini file",
+    "projection": "package.module:schema, the ProjectionSchema to write a revision for",
+    "allow-data-loss": "yes: let a downgrade drop tables with rows in them",
+    "allow-proxy": "yes: migrate through a proxy that pools by session",
+}
+_WRITING = {"upgrade", "downgrade", "do_stamp", "do_ensure_version"}
+DEFAULT_LOCK_WAIT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of Alembic.
+
+    Attributes:
+        command: the work that Alembic was asked for, by the name of its function: "upgrade", "downgrade",
+            "retrieve_migrations" (revision and check), "display_version" (current), "do_stamp", ...
+        is_application: True for an application's own chain, which the library's goes before; False for the library's.
+        projection: the target of `-x projection=`, or None.
+        projections_module: the module in which all schemas are declared, or None.
+        lock_wait_seconds: how long to wait for another migration.
+    """
+
+    command: str
+    is_application: bool
+    projection: str | None
+    projections_module: str | None
+    allow_data_loss: bool
+    allow_proxy: bool
+    lock_wait_seconds: float
+
+    @property
+    def version_table(self) -> str:
+        """The table that holds the head of this chain."""
+        return "alembic_version" if self.is_application else LIBRARY_VERSION_TABLE
+
+    @property
+    def writes(self) -> bool:
+        """Whether the command changes the database, and so needs the lock."""
+        return self.command in _WRITING
+
+
+def read_settings() -> Settings:
+    """Read the settings of the command that is running.
+
+    Raises:
+        CommandError: for unknown or repeated -x options and contradictory configuration.
+    """
+    options = _x_options()
+    config: Config = alembic.context.config
+    script: ScriptDirectory = alembic.context.script
+    is_application = _is_application(config, script)
+    revision_context = _context_options().get("revision_context")
+    if not is_application and revision_context and not revision_context.command_args["autogenerate"]:
+        _refuse_revision_in_package(config)
+    wait = config.get_alembic_option("lock_wait_seconds") or str(DEFAULT_LOCK_WAIT_SECONDS)
+    return Settings(
+        command=_context_options()["fn"].__name__,
+        is_application=is_application,
+        projection=options.get("projection"),
+        projections_module=config.get_alembic_option("projections"),
+        allow_data_loss=options.get("allow-data-loss") == "yes",
+        allow_proxy=options.get("allow-proxy") == "yes",
+        lock_wait_seconds=_seconds("lock_wait_seconds", wait),
+    )
+
+
+def database_url() -> URL:
+    """Return the database of this run: -x url=, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default."""
+    config: Config = alembic.context.config
+    for text, source in (
+        (_x_options().get("url"), "-x url="),
+        (os.environ.get("DATABASE_URL"), "DATABASE_URL"),
+        (config.get_alembic_option("sqlalchemy.url"), "sqlalchemy.url in the configuration"),
+    ):
+        if text:
+            return async_url(text, source)
+    return async_url(DEFAULT_URL, "the default")
+
+
+def _context_options() -> dict[str, Any]:
+    # Alembic tells env.py everything but which command it serves; `context_opts` knows, behind the module's proxy.
+    options: dict[str, Any] = alembic.context._proxy.context_opts  # type: ignore[attr-defined]  # noqa: SLF001
+    return options
+
+
+def _x_options() -> dict[str, str]:
+    options: dict[str, str] = {}
+    for argument in alembic.context.get_x_argument():
+        name, _, value = argument.partition("=")
+        if name not in _X_OPTIONS:
+            known = "; ".join(f"-x {name}= ({meaning})" for name, meaning in _X_OPTIONS.items())
+            raise CommandError(f"unknown option -x {name}; known are: {known}")
+        if name in options:
+            raise CommandError(f"-x {name} is given twice")
+        if not value:
+            raise CommandError(f"-x {name} needs a value: -x {name}=... ({_X_OPTIONS[name]})")
+        options[name] = value
+    return options
+
+
+def _is_application(config: Config, script: ScriptDirectory) -> bool:
+    """Tell an application's versions folder from the library's."""
+    if not config.get_version_locations_list():
+        return False
+    folders = {Path(folder).resolve() for folder in script._version_locations}  # noqa: SLF001  (no public list)
+    if VERSIONS_FOLDER not in folders:
+        return True
+    if len(folders) > 1:
+        raise CommandError(
+            "version_locations names the library's revisions beside your own, which makes two heads: name your own "
+            "folder only, the library's chain is brought to its head first by itself"
+        )
+    return False
+
+
+def _refuse_revision_in_package(config: Config) -> None:
+    location = config.get_alembic_option("script_location") or ""
+    if ":" in location and not Path(location).is_absolute():
+        raise CommandError(
+            "a new revision would land in the installed package: set version_locations to a folder of your application"
+        )
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise CommandError(f"{name} = {text!r}: give a number of seconds")
+    return seconds

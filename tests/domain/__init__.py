@@ -1,0 +1,1 @@
+"""What the domain accepts and refuses, without a database."""

@@ -1,0 +1,115 @@
+"""Fresh databases for tests: each an exact copy of one that the library's revisions have migrated."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgres import Server
+
+ROOT = Path(__file__).parents[2]
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of one test; `kind` is "sqlite" or "postgresql"."""
+
+    kind: str
+    url: str
+
+    @property
+    def dsn(self) -> str:
+        """The url as asyncpg and psql read it."""
+        return self.url.replace("+asyncpg", "")
+
+    @property
+    def path(self) -> Path:
+        """The file of an SQLite database."""
+        return Path(make_url(self.url).database or "")
+
+
+class Databases:
+    """Makes databases, on a server and in a folder."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        self._folder = folder
+        self._templates: dict[str, str] = {}
+
+    @contextmanager
+    def fresh(self, kind: str, *, migrated: bool = True) -> Iterator[Database]:
+        """Make a database, migrated to the head of the library's chain or empty, and remove it afterwards."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        template = self._template(kind) if migrated else ""
+        if kind == "sqlite":
+            path = self._folder / f"{name}.db"
+            if template:
+                shutil.copy(template, path)
+            yield Database(kind, f"sqlite+aiosqlite:///{path}")
+            for leftover in path.parent.glob(f"{path.name}*"):
+                leftover.unlink()
+        else:
+            self.admin(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
+            try:
+                yield Database(kind, make_url(self.server.url).set(database=name).render_as_string(hide_password=False))
+            finally:
+                self.admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def admin(self, statement: str) -> None:
+        """Run a statement on the server, outside any test's database."""
+
+        async def run() -> None:
+            connection = await asyncpg.connect(self.server.url.replace("+asyncpg", ""))
+            try:
+                await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        asyncio.run(run())
+
+    def drop_templates(self) -> None:
+        """Remove what the server would otherwise keep."""
+        if "postgresql" in self._templates:
+            self.admin(f"DROP DATABASE {self._templates['postgresql']} WITH (FORCE)")
+
+    def _template(self, kind: str) -> str:
+        if kind not in self._templates:
+            name = f"template_{os.getpid()}"
+            if kind == "sqlite":
+                url, self._templates[kind] = f"sqlite:///{self._folder}/{name}.db", f"{self._folder}/{name}.db"
+            else:
+                self.admin(f"CREATE DATABASE {name} TEMPLATE template0")
+                url = make_url(self.server.url).set(database=name).render_as_string(hide_password=False)
+                self._templates[kind] = name
+            alembic("upgrade", "head", url=url)
+        return self._templates[kind]
+
+
+def alembic(
+    *arguments: str, url: str | None = None, cwd: Path = ROOT, check: bool = True, x: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the alembic command line in a process of its own, as a deploy does."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    if url is not None:
+        environment["DATABASE_URL"] = url
+    options = [part for option in x for part in ("-x", option)]
+    command = [sys.executable, "-m", "alembic", *options, *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    if check and done.returncode != 0:
+        raise AssertionError(f"alembic {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
+    return done
