@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import QueuePool
 
+from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from tests.support.databases import Database, Databases
 from tests.support.postgres import Server, running_server
 

@@ -15,9 +15,7 @@ TEXTS = ["event_id", "aggregate_id", "event_type", "correlation_id", "causation_
 
 def event(**changes):
     """Make an event of the three needed fields and what the test is about."""
-    return StoredEvent(
-        **{"aggregate_id": "cart-1", "event_type": "ItemAdded", "payload": {"sku": "x"}, **changes}
-    )
+    return StoredEvent(**{"aggregate_id": "cart-1", "event_type": "ItemAdded", "payload": {"sku": "x"}, **changes})
 
 
 def refused(field, reason, **changes):
@@ -133,9 +131,7 @@ def test_counts_are_positive_bigints(field, value, reason):
     assert getattr(event(**{field: 2**63 - 1}), field) == 2**63 - 1
 
 
-@pytest.mark.parametrize(
-    ("value", "reason"), [(0, "greater than or"), (2**31, "less than or"), ("1", "valid int")]
-)
+@pytest.mark.parametrize(("value", "reason"), [(0, "greater than or"), (2**31, "less than or"), ("1", "valid int")])
 def test_schema_versions_count_from_one(value, reason):
     """schema_version is an int from 1 up to what an INTEGER holds."""
     refused("schema_version", reason, schema_version=value)

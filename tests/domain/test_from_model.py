@@ -181,17 +181,13 @@ def test_the_key_is_what_primary_key_names():
 def test_a_field_that_cannot_be_a_key_is_refused(annotation, message):
     """Optional, inexact and document fields make no key."""
     with refused(message):
-        ProjectionSchema.from_model(
-            create_model("Cart", id=(annotation, ...)), collection="carts", primary_key="id"
-        )
+        ProjectionSchema.from_model(create_model("Cart", id=(annotation, ...)), collection="carts", primary_key="id")
 
 
 def test_a_key_that_no_field_has_is_refused():
     """An unknown key names the columns that are there."""
     with refused("primary_key names an unknown column 'nope'; there are id"):
-        ProjectionSchema.from_model(
-            create_model("Cart", id=(str, ...)), collection="carts", primary_key="nope"
-        )
+        ProjectionSchema.from_model(create_model("Cart", id=(str, ...)), collection="carts", primary_key="nope")
 
 
 def test_indexes_are_passed_on():
@@ -268,9 +264,7 @@ def test_housekeeping_fields_get_fitting_columns():
         last_event_id=(str | None, Field(alias="_last_event_id")),
         last_event_position=(int | None, Field(alias="_last_event_position")),
     )
-    assert [
-        str(made.column(name).type) for name in ("_version", "_last_event_id", "_last_event_position")
-    ] == [
+    assert [str(made.column(name).type) for name in ("_version", "_last_event_id", "_last_event_position")] == [
         "BIGINT",
         "TEXT",
         "BIGINT",

@@ -5,7 +5,7 @@ import pickle
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from uuid import UUID
 
 import pytest
@@ -61,6 +61,10 @@ def derived_name(*columns, unique=False, collection="carts"):
 
 class Status(StrEnum):
     OPEN = "open"
+
+
+class Level(IntEnum):
+    LOW = 1
 
 
 def test_columns_are_the_parsed_fields_in_their_order():
@@ -290,9 +294,7 @@ def test_copies_are_equal():
     assert dataclasses.replace(made, collection="baskets").collection == "baskets"
 
 
-@pytest.mark.parametrize(
-    "given", ["owner", ("owner",), ["owner"], ProjectionIndex("owner"), {"columns": ["owner"]}]
-)
+@pytest.mark.parametrize("given", ["owner", ("owner",), ["owner"], ProjectionIndex("owner"), {"columns": ["owner"]}])
 def test_an_index_may_be_given_in_several_ways(given):
     """A name, a sequence of names, an object and a dict are the same index."""
     (index,) = schema(indexes=[given]).indexes
@@ -395,9 +397,7 @@ def test_a_bad_index_is_refused(indexes, message):
 def test_an_inexact_column_is_indexed_but_never_unique():
     """REAL may be sorted by; as a unique index it is refused."""
     assert schema(indexes=["weight"]).indexes[0].columns == ("weight",)
-    with refused(
-        "collection 'carts': index on ('weight',): column 'weight' is REAL, too inexact to be unique"
-    ):
+    with refused("collection 'carts': index on ('weight',): column 'weight' is REAL, too inexact to be unique"):
         schema(indexes=[ProjectionIndex("weight", unique=True)])
 
 
@@ -431,6 +431,7 @@ def test_a_bad_index_cannot_be_made(arguments, message):
         ("owner", "it's; -- ann", "it's; -- ann"),
         ("cart_id", Status.OPEN, "open"),
         ("items", 3, 3),
+        ("items", Level.LOW, 1),
         ("total", 3, Decimal("3.00")),
         ("total", Decimal("3.5"), Decimal("3.50")),
         ("total", "3.5", Decimal("3.50")),
@@ -463,9 +464,7 @@ def test_a_predicate_is_kept_in_the_column_s_type(column, given, kept, negated):
 
 def test_an_empty_predicate_is_none():
     """An index over all rows has no conditions, however that is said."""
-    assert (
-        ProjectionIndex("a", where={}) == ProjectionIndex("a", where=None) == ProjectionIndex("a", where=())
-    )
+    assert ProjectionIndex("a", where={}) == ProjectionIndex("a", where=None) == ProjectionIndex("a", where=())
 
 
 @pytest.mark.parametrize(
@@ -662,9 +661,7 @@ def respelled(draw, definition):
     pieces = re.findall(r"\w+|\S", definition)
     text = draw(BLANKS)
     for piece, follower in zip(pieces, [*pieces[1:], ""], strict=True):
-        text += "".join(draw(st.sampled_from([letter.lower(), letter.upper()])) for letter in piece) + draw(
-            BLANKS
-        )
+        text += "".join(draw(st.sampled_from([letter.lower(), letter.upper()])) for letter in piece) + draw(BLANKS)
         if piece.isalnum() and follower.isalnum():
             text += " "
     return text

@@ -1,18 +1,15 @@
 """ProjectionIndex: an index as plain data, with a predicate that cannot carry SQL."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
-from cqrs_ddd_advanced_core.identifiers import RULE, check_identifier
+from cqrs_ddd_advanced_core.identifiers import RULE, bounded_name, check_identifier
 from cqrs_ddd_advanced_core.projections.column_types import ColumnSpec
 from cqrs_ddd_advanced_core.projections.predicates import Condition, read_where, write_where
 
-_MAX_NAME = 63
 _MAX_COLUMNS = 32  # PostgreSQL's limit for one index
-_HASH_LENGTH = 8
 
 
 @dataclass(frozen=True, init=False)
@@ -147,7 +144,9 @@ def _resolved(collection: str, columns: Mapping[str, ColumnSpec], index: Project
         where = tuple(condition.fitted(columns[condition.column]) for condition in index.where)
     except SchemaError as error:
         raise SchemaError(f"index on {index.columns}: {error}") from None
-    return replace(index, where=where, name=index.name or _derived_name(collection, index))
+    return replace(
+        index, where=where, name=index.name or bounded_name("ux" if index.unique else "ix", collection, *index.columns)
+    )
 
 
 def _check_indexable(column: ColumnSpec, *, unique: bool) -> None:
@@ -155,14 +154,6 @@ def _check_indexable(column: ColumnSpec, *, unique: bool) -> None:
         raise SchemaError(f"column {column.name!r} is {column.type}, which cannot be indexed")
     if unique and column.type.inexact:
         raise SchemaError(f"column {column.name!r} is {column.type}, too inexact to be unique")
-
-
-def _derived_name(collection: str, index: ProjectionIndex) -> str:
-    name = "_".join(("ux" if index.unique else "ix", collection, *index.columns))
-    if len(name) <= _MAX_NAME:
-        return name
-    digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()[:_HASH_LENGTH]
-    return f"{name[: _MAX_NAME - _HASH_LENGTH - 1]}_{digest}"
 
 
 def _names(names: object, what: str) -> tuple[str, ...]:

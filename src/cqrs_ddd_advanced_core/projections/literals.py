@@ -38,10 +38,7 @@ def fit(column_type: ColumnType, value: object) -> Any:
     """
     try:
         return _fit_array(value) if column_type.array else _FITTERS[column_type.kind](column_type, value)
-    except (
-        ValueError,
-        ArithmeticError,
-    ) as error:  # SchemaError, and what the standard library says of a 13th month
+    except (ValueError, ArithmeticError) as error:  # SchemaError, or the standard library's word on a 13th month
         raise SchemaError(f"{_shown(value)} does not fit {column_type}: {error}") from None
 
 
@@ -105,14 +102,14 @@ def _fit_integer(column_type: ColumnType, value: object) -> int:
 def _fit_decimal(column_type: ColumnType, value: object) -> Decimal:
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         value = Decimal(value)
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise SchemaError("it takes an exact number (an integer or a Decimal)")
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not Decimal(value).is_finite():
+        raise SchemaError("it takes an exact number (an integer or a finite Decimal)")
     precision, scale = int(column_type.precision or 0), int(column_type.scale or 0)
     try:
         filled = Decimal(value).quantize(Decimal((0, (1,), -scale)), context=_EXACT)
     except DecimalException:
         raise SchemaError("it has too many digits") from None
-    if not filled.is_finite() or len(filled.as_tuple().digits) > precision:
+    if len(filled.as_tuple().digits) > precision:
         raise SchemaError("it has too many digits")
     return filled or filled.copy_abs()  # no minus zero
 

@@ -245,12 +245,16 @@ def _insert(table: sa.Table, dialect_name: str) -> sa.Insert:
         .where(stream.c.aggregate_id == rows.c.aggregate_id)
         .scalar_subquery()
     )
-    known = sa.select(*rows.c, current.label("current")).subquery("known")
+    taken = sa.select(sa.literal_column("1")).where(other.c.event_id == rows.c.event_id).scalar_subquery()
+    # Scalar subqueries in a materialized CTE are index look-ups, one a row, whatever the planner knows of the table:
+    # as joins or NOT EXISTS they became scans of all events.
+    known = sa.select(*rows.c, current.label("current"), taken.label("taken")).cte("known")
+    known = known.prefix_with("MATERIALIZED")
     source = (
         sa.select(*(known.c[column.name] for column in copied), known.c.current + known.c.row_in_stream, dialect.now)
         .where(
             sa.or_(known.c.stream_version.is_(None), known.c.stream_version == known.c.current),
-            ~sa.exists().where(other.c.event_id == known.c.event_id),
+            known.c.taken.is_(None),
         )
         .order_by(known.c.row_number)
     )

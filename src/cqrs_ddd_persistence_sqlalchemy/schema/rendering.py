@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import ExactDecimal, PortableLiteral, UTCDateTime
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import ExactDecimal, PortableArray, PortableLiteral, UTCDateTime
 
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
-
-_POSTGRESQL = "from sqlalchemy.dialects import postgresql"
 
 
 def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
@@ -22,17 +20,16 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         return False
     if isinstance(item, UTCDateTime | ExactDecimal):
         return _scalar(item)
-    variant = item._variant_mapping.get("postgresql")  # noqa: SLF001  (SQLAlchemy has no public way to a variant)
-    if isinstance(item, sa.JSON) and variant is not None:
-        context.imports.add(_POSTGRESQL)
-        return f'sa.JSON().with_variant({_postgresql_type(variant)}, "postgresql")'
+    if isinstance(item, PortableArray):
+        return _json_or(f"postgresql.ARRAY({_scalar(item.item)})", context)
+    if isinstance(item, sa.JSON):
+        return _json_or("postgresql.JSONB()", context)
     return False
 
 
-def _postgresql_type(variant: Any) -> str:
-    if isinstance(variant, sa.ARRAY):
-        return f"postgresql.ARRAY({_scalar(variant.item_type)})"
-    return "postgresql.JSONB()"
+def _json_or(postgresql: str, context: AutogenContext) -> str:
+    context.imports.add("from sqlalchemy.dialects import postgresql")
+    return f'sa.JSON().with_variant({postgresql}, "postgresql")'
 
 
 def _scalar(item: Any) -> str:

@@ -11,8 +11,8 @@ from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
     ExactDecimal,
     JSONDocument,
+    PortableArray,
     UTCDateTime,
-    array_of,
     portable_literal,
 )
 
@@ -50,7 +50,7 @@ _TYPES: dict[Kind, Callable[[ColumnType], TypeEngine[Any]]] = {
 def sql_type(column_type: ColumnType) -> TypeEngine[Any]:
     """Return the SQLAlchemy type that stores such values on both databases."""
     if column_type.array:
-        return array_of(_TYPES[column_type.kind](column_type))
+        return PortableArray(_TYPES[column_type.kind](column_type))
     return _TYPES[column_type.kind](column_type)
 
 

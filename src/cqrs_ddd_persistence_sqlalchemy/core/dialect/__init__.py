@@ -16,9 +16,9 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     BigIntegerKey,
     ExactDecimal,
     JSONDocument,
+    PortableArray,
     PortableLiteral,
     UTCDateTime,
-    array_of,
     portable_literal,
 )
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
@@ -34,11 +34,11 @@ __all__ = [
     "DatabaseDialect",
     "ExactDecimal",
     "JSONDocument",
+    "PortableArray",
     "PortableLiteral",
     "TableDescription",
     "TableRef",
     "UTCDateTime",
-    "array_of",
     "configure_engine",
     "dialect_named",
     "dialect_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -236,6 +237,7 @@ def _oid() -> sa.ColumnElement[int]:
     return sa.cast(sa.cast(regclass, postgresql.OID()), sa.BigInteger)
 
 
+@lru_cache(maxsize=1024)
 def _hold(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
     sequence = _sequence(events)
     statement = sa.select(sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence))))
@@ -250,6 +252,7 @@ def _hold(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
     return statement
 
 
+@lru_cache(maxsize=1024)
 def _last_value(events: sa.Table) -> sa.Select[Any]:
     sequence = _sequence(events)
     return sa.select(

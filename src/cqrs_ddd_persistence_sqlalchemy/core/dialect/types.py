@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
 
@@ -77,9 +81,44 @@ JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_
 BigIntegerKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def array_of(item: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
-    """Return an array on PostgreSQL, a JSON list on SQLite."""
-    return sa.JSON(none_as_null=True).with_variant(postgresql.ARRAY(item), "postgresql")
+class PortableArray(sa.TypeDecorator[list[Any]]):
+    """A one-dimensional array on PostgreSQL, a JSON list of the same values on SQLite.
+
+    Attributes:
+        item: the type of the elements.
+    """
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def __init__(self, item: sa.types.TypeEngine[Any]) -> None:
+        self.item = item
+        super().__init__(none_as_null=True)
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Use arrays where the database has them."""
+        if dialect.name == "postgresql":
+            return postgresql.ARRAY(self.item)
+        return sa.JSON(none_as_null=True)
+
+    def process_bind_param(self, value: list[Any] | None, dialect: Dialect) -> list[Any] | None:
+        """Write elements that JSON has no form for as text."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return [to_jsonable_python(each) for each in value]
+
+    def process_result_value(self, value: list[Any] | None, dialect: Dialect) -> list[Any] | None:
+        """Read such elements back from their text."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        plain = self.item.impl if isinstance(self.item, sa.TypeDecorator) else self.item
+        read = _FROM_TEXT.get(plain.python_type)
+        return value if read is None else [None if each is None else read(each) for each in value]
+
+
+_FROM_TEXT: dict[type, Callable[[str], Any]] = {
+    each: TypeAdapter(each).validate_python for each in (Decimal, UUID, datetime, date, time)
+}
 
 
 class PortableLiteral(sa.ColumnElement[Any]):

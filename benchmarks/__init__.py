@@ -1,0 +1,1 @@
+"""What the stores cost above the raw drivers: `make bench`."""

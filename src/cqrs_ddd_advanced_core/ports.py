@@ -1,0 +1,151 @@
+"""What the stores promise, whichever database is behind them. The docstrings are the contract.
+
+For every method: with an open unit of work it joins that transaction and does not commit it; otherwise it works in a
+transaction of its own, committed before it returns. Conflicts leave a joined transaction usable. Bad input is a
+ValueError that names it, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from cqrs_ddd_advanced_core.events import StoredEvent
+    from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
+
+
+class IEventStore(Protocol):
+    """Streams of events that only grow, in one order of positions."""
+
+    async def append(
+        self, events: Iterable[StoredEvent], *, expected_version: int | None = None, uow: Any = None
+    ) -> list[StoredEvent]:
+        """Append events to the ends of their streams, all or none, and return them as stored.
+
+        Two appends of one version of one stream cannot both succeed; neither can two of one `event_id`.
+        """
+        ...
+
+    async def get_events(
+        self, aggregate_id: str, *, after_version: int = 0, limit: int | None = None, uow: Any = None
+    ) -> list[StoredEvent]:
+        """Return a stream's events above a version, oldest first."""
+        ...
+
+    async def get_events_after(
+        self,
+        position: int,
+        *,
+        limit: int = 1000,
+        event_types: Collection[str] | None = None,
+        aggregate_types: Collection[str] | None = None,
+        uow: Any = None,
+    ) -> list[StoredEvent]:
+        """Return the events of all streams above a position, ordered by position.
+
+        Whoever goes on from the last position returned misses no event, however late it commits.
+        """
+        ...
+
+    def stream_after(
+        self,
+        position: int,
+        *,
+        page_size: int = 1000,
+        event_types: Collection[str] | None = None,
+        aggregate_types: Collection[str] | None = None,
+        uow: Any = None,
+    ) -> AsyncIterator[StoredEvent]:
+        """Iterate over the events above a position without holding more than a page of them."""
+        ...
+
+    async def last_position(self, *, uow: Any = None) -> int:
+        """Return the position up to which `get_events_after` goes at present, 0 without events."""
+        ...
+
+
+class IProjectionStore(Protocol):
+    """Documents by collection and key. Which columns there are is a revision's to decide."""
+
+    async def collection_exists(self, collection: str, *, uow: Any = None) -> bool:
+        """Tell whether the collection's table exists."""
+        ...
+
+    async def ensure_collection(self, collection: str, *, schema: ProjectionSchema, uow: Any = None) -> None:
+        """Make sure that the collection exists, or say which command writes its revision."""
+        ...
+
+    async def upsert(
+        self,
+        collection: str,
+        doc_id: object,
+        doc: Mapping[str, Any] | BaseModel,
+        *,
+        expected_version: int | None = None,
+        event_id: str | None = None,
+        event_position: int | None = None,
+        uow: Any = None,
+    ) -> bool:
+        """Write the columns in `doc`, unless its event is no news to the document (False).
+
+        Atomic: of two concurrent writers with one `expected_version` one gets a conflict, and an event that is
+        delivered twice or late counts once.
+        """
+        ...
+
+    async def bulk_upsert(
+        self,
+        collection: str,
+        docs: Iterable[Mapping[str, Any] | BaseModel],
+        doc_id_field: str | None = None,
+        *,
+        uow: Any = None,
+    ) -> int:
+        """Upsert documents as if one after the other, all or none; return how many."""
+        ...
+
+    async def find_one(self, collection: str, doc_id: object, *, uow: Any = None) -> dict[str, Any] | None:
+        """Return the document with this key, or None."""
+        ...
+
+    async def find(
+        self,
+        collection: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  (pymongo's name)
+        sort: Sequence[tuple[str, int]] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        *,
+        uow: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return matching documents, at most `limit`, in a deterministic order."""
+        ...
+
+
+class IProjectionPositionStore(Protocol):
+    """One position a projection, which never moves backwards."""
+
+    async def get_position(self, projection_name: str, *, uow: Any = None) -> int | None:
+        """Return the position last saved, or None."""
+        ...
+
+    async def save_position(
+        self, projection_name: str, position: int, *, expected: int | None = None, uow: Any = None
+    ) -> bool:
+        """Save a newer position (True); leave a newer saved one alone (False).
+
+        With `expected` (compare and set) of two runners of one projection one gets a conflict.
+        """
+        ...
+
+    async def reset_position(self, projection_name: str, *, uow: Any = None) -> bool:
+        """Forget a position; False when there was none."""
+        ...
+
+    async def all_positions(self, *, uow: Any = None) -> dict[str, int]:
+        """Return all positions by projection name."""
+        ...

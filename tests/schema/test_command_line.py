@@ -1,0 +1,395 @@
+"""Alembic's command line in this repository: without set-up, on any database, as scripts, and when things are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from cqrs_ddd_persistence_sqlalchemy import configure_engine
+from cqrs_ddd_persistence_sqlalchemy.core.models import Base
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.support.databases import ROOT, Database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION_TABLE = "cqrs_ddd_alembic_version"
+REVISIONS = sorted(path.stem[:9] for path in (ROOT / "migrations" / "versions").glob("cqrs_*.py"))
+HEAD = REVISIONS[-1]
+DEAD = "postgresql://user:s3cret@127.0.0.1:1/nowhere"
+APPEND = (
+    "INSERT INTO events (event_id, aggregate_id, aggregate_type, event_type, version, payload, metadata, occurred_at) "
+    "VALUES ('e-1', 'order-1', 'Order', 'Placed', 1, '{}', '{}', '2024-05-17 10:00:00+00')"
+)
+SAVE_POSITION = "INSERT INTO projection_positions (projection_name, position) VALUES ('orders', 7)"
+
+# Everything in the database by the server's own account of it.
+_CATALOGUE = """
+    SELECT concat_ws(' ', c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                     a.attidentity, pg_get_expr(d.adbin, d.adrelid))
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND a.attnum > 0
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public'
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE NOT a.attisdropped
+    UNION ALL SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid))
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+"""
+
+
+def run(
+    *arguments: str, cwd: Path, url: str | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run alembic as its script does, without the current folder on the module path (-P)."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "alembic", *arguments],
+        cwd=cwd,
+        env=environment(url),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def environment(url: str | None) -> dict[str, str]:
+    """Return the environment of a user who has set DATABASE_URL to the url, or has not."""
+    others = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    return others if url is None else others | {"DATABASE_URL": url}
+
+
+def succeed(*arguments: str, cwd: Path, url: str | None = None) -> str:
+    """Run alembic, and return what it printed."""
+    done = run(*arguments, cwd=cwd, url=url)
+    assert done.returncode == 0, f"alembic {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def fail(*arguments: str, cwd: Path, url: str | None = None) -> str:
+    """Run alembic, make sure that it ends in one line, and return that.
+
+    Alembic itself prints the line on standard output, not on standard error.
+    """
+    done = run(*arguments, cwd=cwd, url=url)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("INFO  [alembic")]
+    assert done.returncode != 0, said
+    assert len(said) == 1, "\n".join(said)
+    assert said[0].startswith("FAILED: ")
+    return said[0].removeprefix("FAILED: ")
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copy what alembic reads of this repository, so that app.db and new revisions do not land in it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "src", folder / "src", symlinks=True, ignore=ignored)
+    shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=ignored)
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    for revision in (folder / "migrations" / "versions").iterdir():
+        if not revision.name.startswith("cqrs_"):
+            revision.unlink()
+    return folder
+
+
+def execute(database: Database, *statements: str) -> None:
+    """Run statements on the database, each committed."""
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+
+    async def run_all() -> None:
+        connection = await asyncpg.connect(database.dsn)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run_all())
+
+
+def column(database: Database, query: str) -> list:
+    """Return the first column of the query's rows."""
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(database.path)) as connection:
+            return [row[0] for row in connection.execute(query)]
+
+    async def fetch() -> list:
+        connection = await asyncpg.connect(database.dsn)
+        try:
+            return [row[0] for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+def tables(database: Database) -> set[str]:
+    """Return the names of the database's tables."""
+    if database.kind == "sqlite":
+        names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+    else:
+        names = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    return set(column(database, names))
+
+
+def schema(database: Database) -> list[str]:
+    """Return everything that the database says of its schema, white space aside."""
+    texts = column(database, "SELECT sql FROM sqlite_master" if database.kind == "sqlite" else _CATALOGUE)
+    return sorted(" ".join(text.split()) for text in texts if text)
+
+
+def run_script(script: str, database: Database, server) -> None:
+    """Feed a script to the database's own client, which stops at the first error."""
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(database.path)) as connection:
+            connection.executescript(script)
+        return
+    psql = server.tool("psql")
+    assert psql is not None, "these tests need psql"
+    command = [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", database.dsn]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A copy of the repository as somebody finds it who has just cloned it."""
+    return copy_repository(tmp_path)
+
+
+@pytest.fixture(params=["app.db", "sqlite", "postgresql"])
+def place(request, databases, repository):
+    """Where a run goes: (DATABASE_URL, database), the first being None for the default."""
+    if request.param == "app.db":
+        yield None, Database("sqlite", f"sqlite+aiosqlite:///{repository / 'app.db'}")
+    else:
+        with databases.fresh(request.param, migrated=False) as database:
+            yield database.dsn.replace("+aiosqlite", ""), database
+
+
+def test_everything_works_from_the_root_without_set_up(repository, place):
+    """Upgrade, check, current, history and downgrade work on the default database and on any DATABASE_URL."""
+    url, database = place
+    succeed("upgrade", "head", cwd=repository, url=url)
+    migrated = schema(database)
+    assert tables(database) == {"events", "projection_positions", VERSION_TABLE}
+    assert succeed("check", cwd=repository, url=url) == "No new upgrade operations detected.\n"
+    assert succeed("current", cwd=repository, url=url) == f"{HEAD} (head)\n"
+    history = succeed("history", cwd=repository, url=url).splitlines()
+    assert [re.search(r"-> (\w+)", line)[1] for line in reversed(history)] == REVISIONS
+    succeed("downgrade", "base", cwd=repository, url=url)
+    assert tables(database) == {VERSION_TABLE}
+    assert succeed("current", cwd=repository, url=url) == ""
+    succeed("upgrade", "head", cwd=repository, url=url)
+    assert schema(database) == migrated
+    assert (repository / "app.db").exists() == (url is None)
+
+
+def test_what_needs_no_database_asks_for_none(repository):
+    """The history, the heads and a plain revision are had while the server is down."""
+    assert len(succeed("history", cwd=repository, url=DEAD).splitlines()) == len(REVISIONS)
+    assert succeed("heads", cwd=repository, url=DEAD) == f"{HEAD} (head)\n"
+    succeed("revision", "-m", "by hand", cwd=repository, url=DEAD)
+    assert len(list((repository / "migrations" / "versions").glob("*_by_hand.py"))) == 1
+
+
+def test_the_option_wins_over_the_environment_over_the_file(repository):
+    """The database is that of -x url=, else DATABASE_URL, else sqlalchemy.url."""
+    ini = repository / "alembic.ini"
+    ini.write_text(ini.read_text().replace("[alembic]", "[alembic]\nsqlalchemy.url = sqlite:///of_ini.db"))
+    option = "sqlite:///of_option.db"
+    succeed("-x", f"url={option}", "upgrade", "head", cwd=repository, url="sqlite:///of_environment.db")
+    assert [path.name for path in repository.glob("*.db")] == ["of_option.db"]
+    succeed("upgrade", "head", cwd=repository, url="sqlite:///of_environment.db")
+    assert {path.name for path in repository.glob("*.db")} == {"of_option.db", "of_environment.db"}
+    succeed("upgrade", "head", cwd=repository)
+    assert {path.name for path in repository.glob("*.db")} == {"of_option.db", "of_environment.db", "of_ini.db"}
+
+
+def test_a_script_makes_the_same_schema(repository, empty_database, database, server):
+    """What `upgrade head --sql` prints runs as it is, and makes what `upgrade head` makes; the way back too."""
+    url = empty_database.dsn
+    if database.kind != empty_database.kind:
+        pytest.skip("a pair of different databases")
+    run_script(succeed("upgrade", "head", "--sql", cwd=repository, url=url), empty_database, server)
+    assert schema(empty_database) == schema(database)
+    assert succeed("current", cwd=repository, url=url) == f"{HEAD} (head)\n"
+    assert succeed("check", cwd=repository, url=url) == "No new upgrade operations detected.\n"
+    run_script(succeed("downgrade", "head:base", "--sql", cwd=repository, url=url), empty_database, server)
+    assert tables(empty_database) == {VERSION_TABLE}
+    assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == []
+
+
+def test_a_script_can_begin_where_the_database_is(repository, empty_database, server):
+    """A script from one revision to the next continues what a run has begun."""
+    succeed("upgrade", REVISIONS[0], cwd=repository, url=empty_database.dsn)
+    script = succeed("upgrade", f"{REVISIONS[0]}:head", "--sql", cwd=repository, url=empty_database.dsn)
+    run_script(script, empty_database, server)
+    assert succeed("current", cwd=repository, url=empty_database.dsn) == f"{HEAD} (head)\n"
+
+
+def test_a_script_needs_no_database(repository):
+    """Scripts are written while the server is down, and without its password in them."""
+    script = succeed("upgrade", "head", "--sql", cwd=repository, url=DEAD)
+    assert "CREATE TABLE events" in script
+    assert "s3cret" not in script
+
+
+def test_the_applications_version_table_is_left_alone(repository, empty_database):
+    """A table alembic_version that was there before keeps its row through upgrade, check, downgrade and upgrade."""
+    url = empty_database.dsn
+    execute(
+        empty_database,
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+        "INSERT INTO alembic_version VALUES ('of_the_application')",
+    )
+    for command in (("upgrade", "head"), ("check",), ("downgrade", "base"), ("upgrade", "head")):
+        succeed(*command, cwd=repository, url=url)
+        assert column(empty_database, "SELECT version_num FROM alembic_version") == ["of_the_application"]
+    assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
+
+
+def test_a_downgrade_that_would_drop_rows_is_refused(repository, database):
+    """Nothing at all is changed, even though other revisions of the run had been undone; the option overrules."""
+    execute(database, APPEND)
+    before = schema(database)
+    message = fail("downgrade", "base", cwd=repository, url=database.dsn)
+    assert "'events', which has rows in it" in message
+    assert "nothing is changed" in message
+    assert "-x allow-data-loss=yes" in message
+    assert schema(database) == before
+    assert column(database, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
+    assert column(database, "SELECT event_id FROM events") == ["e-1"]
+    succeed("-x", "allow-data-loss=yes", "downgrade", "base", cwd=repository, url=database.dsn)
+    assert tables(database) == {VERSION_TABLE}
+
+
+def test_a_downgrade_past_an_empty_table_needs_no_leave(repository, database):
+    """Rows in tables that the downgrade does not touch are no reason to refuse it."""
+    execute(database, APPEND)
+    succeed("downgrade", REVISIONS[0], cwd=repository, url=database.dsn)
+    assert column(database, "SELECT event_id FROM events") == ["e-1"]
+
+
+async def test_rows_that_appear_while_a_downgrade_looks_are_kept(repository, databases):
+    """A row that another transaction commits after the look at the table keeps the table from being dropped."""
+    with databases.fresh("postgresql") as database:
+        writer, observer = await asyncpg.connect(database.dsn), await asyncpg.connect(database.dsn)
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute(SAVE_POSITION)
+        downgrade = asyncio.create_task(
+            asyncio.to_thread(run, "downgrade", REVISIONS[0], cwd=repository, url=database.dsn)
+        )
+        waiting = (
+            "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+            "WHERE d.datname = current_database() AND NOT l.granted"
+        )
+        while not await observer.fetchval(waiting):
+            assert not downgrade.done(), (await downgrade).stdout
+        await transaction.commit()
+        done = await downgrade
+        await writer.close()
+        await observer.close()
+        assert done.stdout.startswith("FAILED: this downgrade would drop table 'projection_positions'")
+        rows = await asyncio.to_thread(column, database, "SELECT position FROM projection_positions")
+        assert rows == [7]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["bogus=1"], r"unknown option -x bogus; known are: .*-x url=.*-x projection=.*-x allow-data-loss="),
+        (["url=sqlite:///a.db", "url=sqlite:///b.db"], r"-x url is given twice"),
+        (["url"], r"-x url needs a value: -x url=\.\.\."),
+        (["url="], r"-x url needs a value: -x url=\.\.\."),
+        (["projection=shop:orders"], r"alembic -x projection=package\.module:schema revision -m"),
+    ],
+)
+def test_wrong_options_are_refused(repository, options, said):
+    """An -x option that is unknown, repeated, empty or of another command ends in one line that says what to do."""
+    arguments = [part for option in options for part in ("-x", option)]
+    assert re.search(said, fail(*arguments, "upgrade", "head", cwd=repository))
+    assert list(repository.glob("*.db")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (DEAD, r"cannot connect to postgresql\+asyncpg://user:\*\*\*@127\.0\.0\.1:1/nowhere: .*DATABASE_URL"),
+        ("postgresql://user:s3cret@no.such.host.invalid/db", r"cannot connect to .*no\.such\.host\.invalid.*"),
+        ("postgresql://user:s3cret@127.0.0.1:99999/db", r"99999|port"),
+        ("postgresql://user:s3cret@127.0.0.1:port/db", r"cannot read the database URL of DATABASE_URL: write it like"),
+        ("user:s3cret@127.0.0.1/db", r"cannot read the database URL of DATABASE_URL: write it like"),
+        ("mysql://user:s3cret@127.0.0.1/db", r"driver 'mysql': use postgresql or sqlite"),
+        ("postgresql+psycopg2://user:s3cret@127.0.0.1/db", r"driver 'postgresql\+psycopg2': use .*postgresql\+asyncpg"),
+        ("postgresql://user:s3cret@127.0.0.1/db?sslmode=bogus", r"sslmode"),
+        ("postgresql://user:s3cret@127.0.0.1/db?bogus=1", r"bogus"),
+        ("sqlite:///no/such/folder/app.db", r"cannot connect to .*no/such/folder/app\.db: unable to open"),
+        ("sqlite:////proc/app.db", r"cannot connect to .*/proc/app\.db: unable to open"),
+        ("sqlite:///alembic.ini", r"alembic\.ini: file is not a database"),
+    ],
+)
+def test_databases_out_of_reach_end_in_one_line(repository, url, said):
+    """A URL that cannot be read or reached ends in one line that says where it was found, without its password."""
+    message = fail("upgrade", "head", cwd=repository, url=url)
+    assert re.search(said, message)
+    assert "s3cret" not in message
+
+
+def test_a_database_that_does_not_exist_ends_in_one_line(repository, server):
+    """A server without the database, or without the user, ends in one line with the server's reason."""
+    url = server.url.replace("+asyncpg", "").rpartition("/")[0]
+    message = fail("upgrade", "head", cwd=repository, url=f"{url}/no_such_database")
+    assert re.search(r"cannot connect to .*/no_such_database: .*database \"no_such_database\" does not exist", message)
+    without_user = re.sub(r"//[^@]*@", "//no_such_user:s3cret@", url)
+    message = fail("upgrade", "head", cwd=repository, url=f"{without_user}/postgres")
+    assert re.search(r"cannot connect to .*no_such_user", message)
+    assert "s3cret" not in message
+
+
+def test_tables_that_create_all_made_are_not_touched(repository, empty_database):
+    """A database with tables but no version ends in one line that names the table and the way to adopt it."""
+
+    async def create_all() -> None:
+        engine = configure_engine(create_async_engine(empty_database.url))
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await engine.dispose()
+
+    asyncio.run(create_all())
+    before = schema(empty_database)
+    message = fail("upgrade", "head", cwd=repository, url=empty_database.dsn)
+    assert re.search(r"table 'events' is in the database already.*alembic stamp", message)
+    assert [text for text in schema(empty_database) if VERSION_TABLE not in text] == before
+
+
+@pytest.mark.parametrize("command", [("upgrade", "head"), ("current",), ("check",), ("downgrade", "base")])
+def test_a_database_ahead_of_the_code_is_left_alone(repository, database, command):
+    """A revision of a newer release ends in one line that names it and says to install that release."""
+    execute(database, f"UPDATE {VERSION_TABLE} SET version_num = 'cqrs_9999'")
+    before = schema(database)
+    message = fail(*command, cwd=repository, url=database.dsn)
+    assert "cqrs_9999" in message
+    assert re.search(r"newer", message)
+    assert schema(database) == before
+
+
+def test_a_folder_without_configuration_is_alembics_own_business(tmp_path):
+    """Where there is no alembic.ini, Alembic says so itself."""
+    assert "No 'script_location' key found" in fail("upgrade", "head", cwd=tmp_path)
