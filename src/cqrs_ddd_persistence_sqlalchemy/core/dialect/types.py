@@ -112,7 +112,8 @@ class PortableArray(sa.TypeDecorator[list[Any]]):
         if value is None or dialect.name == "postgresql":
             return value
         plain = self.item.impl if isinstance(self.item, sa.TypeDecorator) else self.item
-        read = _FROM_TEXT.get(plain.python_type)
+        python_type: Any = plain.python_type
+        read = _FROM_TEXT.get(python_type)
         return value if read is None else [None if each is None else read(each) for each in value]
 
 
