@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cqrs_ddd_persistence_sqlalchemy.schema.chain import verify
+from cqrs_ddd_persistence_sqlalchemy.schema.verification import verify
 
 __all__ = ["verify"]

@@ -10,16 +10,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import cqrs_ddd_persistence_sqlalchemy
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy.engine import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 
 LIBRARY_VERSION_TABLE = "cqrs_ddd_alembic_version"
 MIGRATIONS_FOLDER = (Path(cqrs_ddd_persistence_sqlalchemy.__file__).parent / "migrations").resolve()
@@ -61,38 +55,3 @@ def library_is_behind(connection: Connection) -> str | None:
     applied = {revision.revision for head in current for revision in script.iterate_revisions(head, "base")}
     missing = sorted(name for name in known - applied if name.startswith(_LIBRARY_REVISION))
     return f"it is at {', '.join(current) or 'no revision'} and {missing[0]} is missing" if missing else None
-
-
-async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = ()) -> None:
-    """Make sure, at application start, that the database has what this code needs.
-
-    A database that is ahead of the code, as in a rolling deploy, is fine.
-
-    Args:
-        engine: of the application.
-        schemas: the projections that it uses; their tables must have all columns declared.
-
-    Raises:
-        SchemaOutOfDateError: with the command to run.
-    """
-    async with engine.connect() as connection:
-        behind = await connection.run_sync(library_is_behind)
-        if behind:
-            raise SchemaOutOfDateError(f"the database is behind this code: {behind}; run: alembic upgrade head")
-        for schema in schemas:
-            await _verify_table(connection, schema)
-
-
-async def _verify_table(connection: AsyncConnection, schema: ProjectionSchema) -> None:
-    description = await dialect_of(connection).describe_table(connection, TableRef(schema.collection))
-    if description is None:
-        raise SchemaOutOfDateError(
-            f"the table of projection {schema.collection!r} is not in the database; run: alembic upgrade head"
-        )
-    found = {column["name"] for column in description.columns}
-    missing = [column.name for column in schema.columns if column.name not in found]
-    if missing:
-        raise SchemaOutOfDateError(
-            f"the table of projection {schema.collection!r} has no column {', '.join(missing)}; "
-            "run: alembic upgrade head, after writing the revision if there is none"
-        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import filters, statements
@@ -17,13 +17,14 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.auto_ddl import create
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.catalogue import Catalogue
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete, guarded
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards, parameter
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import violations_named, write_row, write_rows
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import AutoDDLDisabledError, CollectionNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 Document = Mapping[str, Any] | BaseModel
 _CHUNK = 1000
-_NO_GUARDS = Guards()
 
 
 class SQLAlchemyProjectionStore:
@@ -129,8 +129,8 @@ class SQLAlchemyProjectionStore:
         guards = Guards(expected_version, event_id, event_position)
         async with self._using(collection, self._scope.write(uow), (doc,)) as (connection, found):
             values = guarded(found, complete(found, doc_id, doc, _digits(connection)), guards)
-            async with _violations_named(connection, found):
-                return await self._write(connection, found, values, guards)
+            async with violations_named(connection, found):
+                return await write_row(connection, found, values, guards)
 
     async def bulk_upsert(
         self,
@@ -156,20 +156,15 @@ class SQLAlchemyProjectionStore:
             raise ValueError(f"docs is an iterable of documents, not {type(docs).__name__}")
         remaining, count = iter(docs), 0
         first = list(islice(remaining, _CHUNK))
-        async with (
-            self._using(collection, self._scope.write(uow), first, doc_id_field) as (
-                connection,
-                found,
-            ),
-            _violations_named(connection, found, always=True),
-        ):
-            chunk = first
-            while chunk:
-                rows = [complete(found, None, doc, _digits(connection)) for doc in chunk]
-                for group in _same_columns(rows):
-                    await self._write_group(connection, found, group)
-                count += len(chunk)
-                chunk = list(islice(remaining, _CHUNK))
+        scope = self._scope.write(uow)
+        async with self._using(collection, scope, first, doc_id_field) as (connection, found):  # noqa: SIM117
+            async with violations_named(connection, found, always=True):
+                chunk = first
+                while chunk:
+                    rows = [complete(found, None, doc, _digits(connection)) for doc in chunk]
+                    await write_rows(connection, found, rows)
+                    count += len(chunk)
+                    chunk = list(islice(remaining, _CHUNK))
         return count
 
     async def find_one(
@@ -248,46 +243,6 @@ class SQLAlchemyProjectionStore:
                     self._catalogue.forget(name)
                 raise
 
-    async def _write(
-        self, connection: AsyncConnection, collection: Collection, values: dict[str, Any], guards: Guards
-    ) -> bool:
-        columns = tuple(values)
-        may_insert = not guards.expected_version and collection.required.issubset(columns)
-        if may_insert:
-            statement = statements.upsert(collection, connection.dialect.name, columns, guards.names)
-        else:
-            statement = statements.update(collection, columns, guards.names)
-        parameters = {parameter(name): value for name, value in values.items()} | guards.parameters()
-        key = {name: values[name] for name in collection.key}
-        while not (await connection.execute(statement, parameters)).rowcount:
-            row = await connection.execute(
-                statements.read_guards(collection), {parameter(name): value for name, value in key.items()}
-            )
-            stored = row.mappings().one_or_none()
-            if not guards.judge(collection, key, stored):
-                return False
-            if stored is None and not may_insert:
-                missing = sorted(collection.required.difference(columns))
-                raise ValueError(
-                    f"no document {key} in {collection.name!r} yet, and a new one needs {', '.join(missing)}"
-                )
-            if may_insert and not guards.names:
-                return True  # only the key was given, and it is there
-        return True
-
-    async def _write_group(
-        self, connection: AsyncConnection, collection: Collection, rows: list[dict[str, Any]]
-    ) -> None:
-        columns = tuple(rows[0])
-        if not collection.required.issubset(columns):
-            for values in rows:
-                await self._write(connection, collection, values, _NO_GUARDS)
-            return
-        statement = statements.upsert(collection, connection.dialect.name, columns, frozenset())
-        await connection.execute(
-            statement, [{parameter(name): value for name, value in values.items()} for values in rows]
-        )
-
 
 def _digits(connection: AsyncConnection) -> int | None:
     return dialect_of(connection).exact_decimal_digits
@@ -298,40 +253,3 @@ def _names_unknown_column(collection: Collection, docs: Iterable[Document]) -> b
     for doc in docs:
         names.update(doc.model_dump(by_alias=True) if isinstance(doc, BaseModel) else doc)
     return not names.issubset(collection.types)
-
-
-def _same_columns(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Group neighbours with the same columns; the order stays, as one document may make way for the next."""
-    group: list[dict[str, Any]] = []
-    for row in rows:
-        if group and group[0].keys() != row.keys():
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
-
-
-@asynccontextmanager
-async def _violations_named(
-    connection: AsyncConnection, collection: Collection, *, always: bool = False
-) -> AsyncIterator[None]:
-    """Make violated constraints ValueErrors that name the column, in a savepoint where any can be violated."""
-    try:
-        if always or collection.has_unique:
-            async with connection.begin_nested():
-                yield
-        else:
-            yield
-    except IntegrityError as error:
-        _raise_named(error, connection, collection)
-
-
-def _raise_named(error: IntegrityError, connection: AsyncConnection, collection: Collection) -> NoReturn:
-    violated = dialect_of(connection).violated_columns(error, collection.table)
-    if violated is None:
-        raise error
-    rule, columns = violated
-    names = ", ".join(columns)
-    meaning = "another document has the same value" if rule == "unique" else "it may not be NULL"
-    raise ValueError(f"column {names} of {collection.name!r} is {rule.upper()}: {meaning}") from error

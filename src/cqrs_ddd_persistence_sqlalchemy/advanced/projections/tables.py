@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -52,6 +53,19 @@ def sql_type(column_type: ColumnType) -> TypeEngine[Any]:
     if column_type.array:
         return PortableArray(_TYPES[column_type.kind](column_type))
     return _TYPES[column_type.kind](column_type)
+
+
+def created_as(column_type: ColumnType, *, arrays: bool) -> ColumnType:
+    """Return the type that the database reports for a column that was created with this one.
+
+    Args:
+        column_type: of the schema.
+        arrays: whether the database has arrays; where not, they are JSON.
+    """
+    if column_type.array and not arrays:
+        return ColumnType(Kind.JSON)
+    kind = {Kind.CHAR: Kind.VARCHAR, Kind.REAL: Kind.DOUBLE}.get(column_type.kind, column_type.kind)
+    return replace(column_type, kind=kind)
 
 
 def build_table(schema: ProjectionSchema, metadata: sa.MetaData, *, db_schema: str | None = None) -> sa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     TableRef,
     qualified_name,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-# Advisory locks take two signed 32-bit integers and pg_locks shows them unsigned: both sides wrap at 2^32.
-_WRAP = 2**32
-_HALF = 2**31
 
 # First half of the migration lock's key; the schema's name is the second.
 _MIGRATION_LOCK = 0x63717273
@@ -172,7 +168,7 @@ class PostgreSQL(DatabaseDialect):
             return
         # A savepoint that took the lock and was released has left it with its parent, one that was rolled back has
         # not: ask the server, rather than take one lock a savepoint until its lock table is full.
-        statement = _hold(events, only_if_not_held=holder is not None)
+        statement = hold_floor(events, only_if_not_held=holder is not None)
         await connection.execute(statement, {"events": key})
         holding[key] = sync.get_nested_transaction() or root
 
@@ -184,7 +180,7 @@ class PostgreSQL(DatabaseDialect):
         listed in the second statement or has ended, and its rows are there for the third.
         """
         key = qualified_name(connection, events)
-        row = (await connection.execute(_last_value(events), {"events": key})).one()
+        row = (await connection.execute(read_last_value(events), {"events": key})).one()
         if row.in_recovery:
             raise PersistenceError("reading events by position needs the primary: a standby does not show who appends")
         if row.isolation != "read committed":
@@ -192,7 +188,7 @@ class PostgreSQL(DatabaseDialect):
                 f"reading events by position needs READ COMMITTED, this transaction is {row.isolation.upper()}: "
                 "use a unit of work of its own for it"
             )
-        floor = await connection.scalar(_LOWEST_FLOOR, {"oid": row.oid, "last": row.last})
+        floor = await connection.scalar(LOWEST_FLOOR, {"oid": row.oid, "last": row.last})
         return int(row.last if floor is None else min(row.last, floor))
 
     async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
@@ -217,64 +213,6 @@ class PostgreSQL(DatabaseDialect):
         """Take the setting back."""
         await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', 'off', true)"))
 
-
-def _sequence(events: sa.Table) -> sa.Table:
-    """Return the identity's sequence as a table; a Table, so that schema_translate_map reaches it."""
-    columns = sa.Column("last_value", sa.BigInteger), sa.Column("is_called", sa.Boolean)
-    return sa.Table(f"{events.name}_position_seq", sa.MetaData(), *columns, schema=events.schema)
-
-
-def _signed(value: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    return sa.cast((value + _HALF) % sa.literal(_WRAP, sa.BigInteger) - _HALF, sa.Integer)
-
-
-def _reached(sequence: sa.Table) -> sa.ColumnElement[int]:
-    return sa.case((sequence.c.is_called, sequence.c.last_value), else_=sequence.c.last_value - 1)
-
-
-def _oid() -> sa.ColumnElement[int]:
-    regclass: sa.ColumnElement[Any] = sa.cast(sa.bindparam("events", type_=sa.Text()), postgresql.REGCLASS())
-    return sa.cast(sa.cast(regclass, postgresql.OID()), sa.BigInteger)
-
-
-@lru_cache(maxsize=1024)
-def _hold(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
-    sequence = _sequence(events)
-    statement = sa.select(sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence))))
-    statement = statement.select_from(sequence)
-    if only_if_not_held:
-        statement = statement.where(
-            sa.text(
-                "NOT EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 2 "
-                "AND l.pid = pg_backend_pid() AND l.classid = CAST(:events AS regclass)::oid)"
-            )
-        )
-    return statement
-
-
-@lru_cache(maxsize=1024)
-def _last_value(events: sa.Table) -> sa.Select[Any]:
-    sequence = _sequence(events)
-    return sa.select(
-        _reached(sequence).label("last"),
-        _oid().label("oid"),
-        sa.func.current_setting("transaction_isolation").label("isolation"),
-        sa.func.pg_is_in_recovery().label("in_recovery"),
-    ).select_from(sequence)
-
-
-# The floors are known modulo 2^32; the signed distance from the last value recovers them. Own appends are visible
-# to their transaction and hold back others only.
-_LOWEST_FLOOR = sa.text(
-    """
-    SELECT min(CAST(:last AS bigint)
-               + (objid::bigint - CAST(:last AS bigint) % 4294967296 + 6442450944) % 4294967296 - 2147483648)
-    FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 2 AND mode = 'ShareLock' AND granted
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND classid::bigint = CAST(:oid AS bigint) AND pid IS DISTINCT FROM pg_backend_pid()
-    """
-)
 
 _COLUMNS = sa.text(
     """

@@ -43,6 +43,7 @@ class SQLite(DatabaseDialect):
     """What SQLite does its own way."""
 
     name = "sqlite"
+    has_arrays = False
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
     # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.
     now: sa.ColumnElement[datetime] = sa.type_coerce(

@@ -1,0 +1,77 @@
+"""The statements by which appenders hold readers and readers find out how far they may go (docs/decisions/0004)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+# Advisory locks take two signed 32-bit integers and pg_locks shows them unsigned: both sides wrap at 2^32.
+_WRAP = 2**32
+_HALF = 2**31
+
+
+def _sequence(events: sa.Table) -> sa.Table:
+    """Return the identity's sequence as a table; a Table, so that schema_translate_map reaches it."""
+    columns = sa.Column("last_value", sa.BigInteger), sa.Column("is_called", sa.Boolean)
+    return sa.Table(f"{events.name}_position_seq", sa.MetaData(), *columns, schema=events.schema)
+
+
+def _signed(value: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.cast((value + _HALF) % sa.literal(_WRAP, sa.BigInteger) - _HALF, sa.Integer)
+
+
+def _reached(sequence: sa.Table) -> sa.ColumnElement[int]:
+    return sa.case((sequence.c.is_called, sequence.c.last_value), else_=sequence.c.last_value - 1)
+
+
+def _oid() -> sa.ColumnElement[int]:
+    regclass: sa.ColumnElement[Any] = sa.cast(sa.bindparam("events", type_=sa.Text()), postgresql.REGCLASS())
+    return sa.cast(sa.cast(regclass, postgresql.OID()), sa.BigInteger)
+
+
+@lru_cache(maxsize=1024)
+def hold_floor(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
+    """Lock the floor, shared; the parameter `events` is the table's qualified name.
+
+    With `only_if_not_held`, do nothing where this transaction has such a lock already.
+    """
+    sequence = _sequence(events)
+    statement = sa.select(sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence))))
+    statement = statement.select_from(sequence)
+    if only_if_not_held:
+        statement = statement.where(
+            sa.text(
+                "NOT EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 2 "
+                "AND l.pid = pg_backend_pid() AND l.classid = CAST(:events AS regclass)::oid)"
+            )
+        )
+    return statement
+
+
+@lru_cache(maxsize=1024)
+def read_last_value(events: sa.Table) -> sa.Select[Any]:
+    """Read how far the sequence has come, and whether a read by position is safe on this connection."""
+    sequence = _sequence(events)
+    return sa.select(
+        _reached(sequence).label("last"),
+        _oid().label("oid"),
+        sa.func.current_setting("transaction_isolation").label("isolation"),
+        sa.func.pg_is_in_recovery().label("in_recovery"),
+    ).select_from(sequence)
+
+
+# The floors are known modulo 2^32; the signed distance from the last value recovers them. Own appends are visible
+# to their transaction and hold back others only.
+LOWEST_FLOOR = sa.text(
+    """
+    SELECT min(CAST(:last AS bigint)
+               + (objid::bigint - CAST(:last AS bigint) % 4294967296 + 6442450944) % 4294967296 - 2147483648)
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND mode = 'ShareLock' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND classid::bigint = CAST(:oid AS bigint) AND pid IS DISTINCT FROM pg_backend_pid()
+    """
+)
