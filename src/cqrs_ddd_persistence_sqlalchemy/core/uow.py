@@ -107,9 +107,14 @@ class SQLAlchemyUnitOfWork:
         """Commit, or roll back after an exception or an unanswered conflict; give the connection back either way."""
         callbacks: list[CommitCallback] = []
         try:
-            await self._wait_for_other_task()
+            straggled = await self._other_task_has_straggled()
             if exc is not None:
                 await self._roll_back()
+            elif straggled:
+                await self._roll_back()
+                raise UnitOfWorkError(
+                    "the block of a unit of work ended while another task was using it; everything is rolled back"
+                )
             elif self._conflict is not None:
                 self._warn_of_discarded_writes()
                 await self._roll_back()
@@ -175,7 +180,11 @@ class SQLAlchemyUnitOfWork:
                     "cannot commit: the database refused a statement in this transaction, and everything in it is "
                     "rolled back. Put what may fail into 'async with uow.session.begin_nested():', or roll back first"
                 )
-            await self._session.commit()
+            try:
+                await self._session.commit()
+            except BaseException:
+                await self._roll_back()
+                raise
         callbacks = self._callbacks
         self._start_afresh()
         return callbacks
@@ -218,15 +227,12 @@ class SQLAlchemyUnitOfWork:
         if not state.is_select:
             self._has_written = True
 
-    async def _wait_for_other_task(self) -> None:
+    async def _other_task_has_straggled(self) -> bool:
         """Let an operation that another task has under way end: a rollback under it would corrupt the connection."""
         if self._user is None or self._user is asyncio.current_task():
-            return
+            return False
         await self._unused.wait()
-        await self._roll_back()
-        raise UnitOfWorkError(
-            "the block of a unit of work ended while another task was using it; everything is rolled back"
-        )
+        return True
 
     def _warn_of_discarded_writes(self) -> None:
         session = self._session

@@ -42,7 +42,12 @@ def run() -> None:
     if config.cmd_opts is not None and config.config_file_name and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     settings = read_settings()
-    if settings.projection is not None or _writes_revision_unseen():
+    if settings.is_application and settings.command == "autogenerate":
+        raise CommandError(
+            "projections are not compared with the database yet: write the revision of a new one with "
+            'alembic -x projection=package.module:schema revision -m "...", other changes by hand after alembic revision'
+        )
+    if settings.command == "revision" or settings.projection is not None:
         _write_revision(settings)
     elif context.is_offline_mode():
         _write_script(settings, database_url())
@@ -50,15 +55,9 @@ def run() -> None:
         _run_online(settings, config.attributes.get("connection"))
 
 
-def _writes_revision_unseen() -> bool:
-    """Tell a plain `alembic revision`, which needs no database."""
-    revision = context._proxy.context_opts.get("revision_context")  # type: ignore[attr-defined]  # noqa: SLF001
-    return revision is not None and not revision.command_args["autogenerate"]
-
-
 def _write_revision(settings: Settings) -> None:
     """Render a revision without a database: its DDL is the same on all of them."""
-    if not _writes_revision_unseen():
+    if settings.command != "revision":
         raise CommandError(
             "-x projection= writes one projection's revision: use it as "
             'alembic -x projection=package.module:schema revision -m "..."'
@@ -130,7 +129,7 @@ def _run_on(connection: Connection, settings: Settings) -> None:
     with lock, _schema_errors_in_one_line():
         if settings.is_application and settings.command == "upgrade":
             upgrade_library(connection=connection, opts=_transactions(settings, connection))
-        elif settings.is_application and settings.command == "retrieve_migrations":
+        elif settings.is_application and settings.command == "check":
             _refuse_old_library(connection)
         revision = ProjectionRevision(settings, context.script)
         context.configure(

@@ -33,8 +33,8 @@ class Settings:
     """One run of Alembic.
 
     Attributes:
-        command: the work that Alembic was asked for, by the name of its function: "upgrade", "downgrade",
-            "retrieve_migrations" (revision and check), "display_version" (current), "do_stamp", ...
+        command: what Alembic was asked for: "revision", "autogenerate" (revision --autogenerate), "check", or the name
+            of its function: "upgrade", "downgrade", "do_stamp", "do_ensure_version", "display_version" (current), ...
         is_application: True for an application's own chain, which the library's goes before; False for the library's.
         projection: the target of `-x projection=`, or None.
         projections_module: the module in which all schemas are declared, or None.
@@ -70,12 +70,12 @@ def read_settings() -> Settings:
     config: Config = alembic.context.config
     script: ScriptDirectory = alembic.context.script
     is_application = _is_application(config, script)
-    revision_context = _context_options().get("revision_context")
-    if not is_application and revision_context and not revision_context.command_args["autogenerate"]:
+    command = _command(config)
+    if command in {"revision", "autogenerate"} and not is_application:
         _refuse_revision_in_package(config)
     wait = config.get_alembic_option("lock_wait_seconds") or str(DEFAULT_LOCK_WAIT_SECONDS)
     return Settings(
-        command=_context_options()["fn"].__name__,
+        command=command,
         is_application=is_application,
         projection=options.get("projection"),
         projections_module=config.get_alembic_option("projections"),
@@ -98,10 +98,17 @@ def database_url() -> URL:
     return async_url(DEFAULT_URL, "the default")
 
 
-def _context_options() -> dict[str, Any]:
+def _command(config: Config) -> str:
     # Alembic tells env.py everything but which command it serves; `context_opts` knows, behind the module's proxy.
     options: dict[str, Any] = alembic.context._proxy.context_opts  # type: ignore[attr-defined]  # noqa: SLF001
-    return options
+    revision = options.get("revision_context")
+    if revision is None:
+        return str(options["fn"].__name__)
+    if not revision.command_args["autogenerate"]:
+        return "revision"
+    # `check` compares like `revision --autogenerate` does, but never has a message.
+    by_command_line = getattr(config.cmd_opts, "autogenerate", False)
+    return "autogenerate" if by_command_line or revision.command_args["message"] is not None else "check"
 
 
 def _x_options() -> dict[str, str]:
