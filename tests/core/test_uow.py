@@ -835,8 +835,7 @@ class TestTwoTasks:
     async def test_a_block_that_ends_while_another_task_is_busy_rolls_back(self, engine, session_factory):
         """The end waits for the operation under way, then rolls back and says why."""
         store = SQLAlchemyEventStore(session_factory)
-        async with SQLAlchemyUnitOfWork(session_factory) as uow:
-            pass  # what follows needs the name
+        uow = SQLAlchemyUnitOfWork(session_factory)
         ended = asyncio.Event()
 
         async def block():

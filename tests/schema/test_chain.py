@@ -30,8 +30,13 @@ def alembic_config():
 
 @pytest.fixture
 def alembic_engine(empty_database):
-    """pytest-alembic's way to a database, once on each kind."""
-    return configure_engine(create_async_engine(empty_database.url, poolclass=sa.NullPool))
+    """pytest-alembic's way to a database, once on each kind.
+
+    It looks for traces beside a version table of Alembic's usual name only, so ours is there from the start.
+    """
+    engine = configure_engine(create_async_engine(empty_database.url, poolclass=sa.NullPool))
+    command.ensure_version(chain(engine))
+    return engine
 
 
 @pytest.fixture(params=["configured", "stock"])

@@ -45,7 +45,7 @@ def run() -> None:
     if settings.is_application and settings.command == "autogenerate":
         raise CommandError(
             "projections are not compared with the database yet: write the revision of a new one with "
-            'alembic -x projection=package.module:schema revision -m "...", other changes by hand after alembic revision'
+            'alembic -x projection=package.module:schema revision -m "...", and other changes by hand'
         )
     if settings.command == "revision" or settings.projection is not None:
         _write_revision(settings)
