@@ -163,12 +163,11 @@ async def _project_page(app: Application, batch_size: int) -> list[StoredEvent]:
 
 async def _folded(app: Application, page: list[StoredEvent], uow: SQLAlchemyUnitOfWork) -> list[Row]:
     """Return the rows of the page's cases as they are after it."""
-    rows: dict[str, Row] = {}
+    cases = list(dict.fromkeys(event.aggregate_id for event in page))
+    rows = dict(zip(cases, await app.fines.find_many(fines.collection, cases, uow=uow), strict=True))
     for event in page:
-        case = event.aggregate_id
-        before = rows.get(case) or await app.fines.find_one(fines.collection, case, uow=uow)
-        rows[case] = fold(before, event)
-    return list(rows.values())
+        rows[event.aggregate_id] = fold(rows[event.aggregate_id], event)
+    return [row for row in rows.values() if row is not None]
 
 
 def _position(page: list[StoredEvent]) -> int:

@@ -26,7 +26,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(step: str, done: int, of: int) -> None:
             if step not in tasks:
-                tasks[step] = bars.add_task(step)
+                tasks[step] = bars.add_task(step, total=of)
             bars.update(tasks[step], completed=done, total=of)
 
         yield show

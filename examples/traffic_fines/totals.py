@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 from read_models import fines
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from projection import Row
 
     from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 
-_PAGE = 1000
 _SAMPLE_OF_EACH_STATUS = 2
 
 
@@ -56,7 +53,7 @@ async def read_totals(store: SQLAlchemyProjectionStore, *, imported: Work, proje
     cases = events = 0
     sums = dict.fromkeys(("fine_total", "expense", "paid"), Decimal(0))
     statuses: Counter[str] = Counter()
-    async for row in _rows(store):
+    async for row in store.stream(fines.collection):
         cases += 1
         events += row["_version"]
         statuses[row["status"]] += 1
@@ -81,11 +78,3 @@ async def _largest(store: SQLAlchemyProjectionStore, status: str) -> list[Row]:
         sort=[("fine_total", -1)],
         limit=_SAMPLE_OF_EACH_STATUS,
     )
-
-
-async def _rows(store: SQLAlchemyProjectionStore) -> AsyncIterator[Row]:
-    offset = 0
-    while page := await store.find(fines.collection, limit=_PAGE, offset=offset):
-        for row in page:
-            yield row
-        offset += len(page)

@@ -119,10 +119,48 @@ class IProjectionStore(Protocol):
         sort: Sequence[tuple[str, int]] | None = None,
         limit: int = 100,
         offset: int = 0,
+        after: Mapping[str, Any] | None = None,
         *,
         uow: Any = None,
     ) -> list[dict[str, Any]]:
-        """Return matching documents, at most `limit`, in a deterministic order."""
+        """Return matching documents, at most `limit`, in a fixed order, behind `offset` others or `after` one."""
+        ...
+
+    async def find_many(
+        self, collection: str, doc_ids: Sequence[object], *, uow: Any = None
+    ) -> list[dict[str, Any] | None]:
+        """Return the documents with these keys in the same order, None for each that is missing."""
+        ...
+
+    async def count(
+        self,
+        collection: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  (pymongo's name)
+        *,
+        uow: Any = None,
+    ) -> int:
+        """Return how many documents match."""
+        ...
+
+    def stream(
+        self,
+        collection: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  (pymongo's name)
+        sort: Sequence[tuple[str, int]] | None = None,
+        *,
+        uow: Any = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Iterate over all matching documents as they were at the beginning, without holding them."""
+        ...
+
+    async def delete(
+        self, collection: str, doc_id: object, *, expected_version: int | None = None, uow: Any = None
+    ) -> bool:
+        """Delete a document; False when there was none."""
+        ...
+
+    async def truncate(self, collection: str, *, uow: Any = None) -> int:
+        """Delete all documents, and return how many they were."""
         ...
 
 

@@ -39,8 +39,8 @@ class OptimisticConcurrencyError(PersistenceError):
 
     def __str__(self) -> str:
         """Name the entity, what was expected and what was found."""
-        found = f"expected version {self.expected}, found {self.actual}"
-        return f"{self.entity_type} {self.entity_id!r}: {self.reason or found}; reload it and try again"
+        found = f"expected version {self.expected}, found {self.actual}; reload it and try again"
+        return f"{self.entity_type} {self.entity_id!r}: {self.reason or found}"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling, which would otherwise pass the keyword arguments by position."""

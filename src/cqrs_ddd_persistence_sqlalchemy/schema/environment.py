@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from contextlib import contextmanager, nullcontext
 from logging.config import fileConfig
@@ -63,13 +64,19 @@ def _write_revision(settings: Settings) -> None:
             'alembic -x projection=package.module:schema revision -m "..."'
         )
     revision = ProjectionRevision(settings, context.script)
-    context.configure(dialect_name="postgresql", as_sql=True, **revision.options)
-    context.run_migrations()
+    logger = logging.getLogger("alembic.runtime.migration")
+    logger.disabled = True  # it would tell of a database, and there is none
+    try:
+        context.configure(dialect_name="postgresql", as_sql=True, **revision.options)
+        context.run_migrations()
+    finally:
+        logger.disabled = False
 
 
 def _write_script(settings: Settings, url: URL) -> None:
     """Write SQL to standard output."""
-    options: dict[str, Any] = {"as_sql": True, "output_buffer": context.config.output_buffer, "transactional_ddl": True}
+    output = context.config.output_buffer or sys.stdout
+    options: dict[str, Any] = {"as_sql": True, "output_buffer": output, "transactional_ddl": True}
     if settings.is_application and settings.command == "upgrade":
         if context.get_starting_revision_argument() is None:
             upgrade_library(url=url, dialect_opts={"paramstyle": "named"}, opts=dict(options))

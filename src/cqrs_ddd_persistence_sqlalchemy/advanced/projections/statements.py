@@ -126,6 +126,21 @@ def find_one(collection: Collection) -> Any:
     return sa.select(collection.table).where(*_is_row(collection))
 
 
+@lru_cache(maxsize=1024)
+def find_many(collection: Collection) -> Any:
+    """Read the rows with any of the keys in `keys`."""
+    columns = [collection.table.c[name] for name in collection.key]
+    keys: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
+    among = columns[0].in_(keys) if len(columns) == 1 else sa.tuple_(*columns).in_(keys)
+    return sa.select(collection.table).where(among)
+
+
+@lru_cache(maxsize=1024)
+def delete(collection: Collection, guards: frozenset[str]) -> Any:
+    """Delete a row if the guards allow it."""
+    return sa.delete(collection.table).where(*_is_row(collection), *_conditions(collection.table, guards))
+
+
 def _is_row(collection: Collection) -> list[sa.ColumnElement[bool]]:
     table = collection.table
     return [table.c[name] == sa.bindparam(parameter(name), type_=table.c[name].type) for name in collection.key]

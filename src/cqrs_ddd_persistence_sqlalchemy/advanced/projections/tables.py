@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.schema import conv
 
 from cqrs_ddd_advanced_core.identifiers import bounded_name
 from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
@@ -77,27 +78,34 @@ def build_table(schema: ProjectionSchema, metadata: sa.MetaData, *, db_schema: s
         db_schema: the database schema; the connection's default when omitted.
     """
     name = schema.collection
-    table = sa.Table(name, metadata, *(_column(column) for column in schema.columns), schema=db_schema)
-    table.append_constraint(sa.PrimaryKeyConstraint(*schema.key, name=bounded_name("pk", name)))
+    columns = (_column(column, numbered=schema.key == (column.name,)) for column in schema.columns)
+    table = sa.Table(name, metadata, *columns, schema=db_schema)
+    table.append_constraint(sa.PrimaryKeyConstraint(*schema.key, name=_name("pk", name)))
     for column in schema.columns:
         if column.unique:
-            table.append_constraint(sa.UniqueConstraint(column.name, name=bounded_name("uq", name, column.name)))
+            table.append_constraint(sa.UniqueConstraint(column.name, name=_name("uq", name, column.name)))
     for index in schema.indexes:
         _add_index(table, index)
     return table
 
 
-def _column(spec: ColumnSpec) -> sa.Column[Any]:
+def _name(*parts: str) -> Any:
+    """Return a name that no naming convention is applied to again."""
+    return conv(bounded_name(*parts))
+
+
+def _column(spec: ColumnSpec, *, numbered: bool) -> sa.Column[Any]:
+    """Return a column; `numbered` is one that SQLAlchemy would number by itself, though a document brings its key."""
     default: Any = None
     if spec.default is not None:
         if spec.default.kind == "current_timestamp":
             default = sa.text("CURRENT_TIMESTAMP")
         else:
             default = portable_literal(spec.default.value, array=spec.type.array)
-    # No automatic numbers: a document brings its key.
-    return sa.Column(
-        spec.name, sql_type(spec.type), nullable=spec.nullable, server_default=default, autoincrement=False
-    )
+    column: sa.Column[Any] = sa.Column(spec.name, sql_type(spec.type), nullable=spec.nullable, server_default=default)
+    if numbered:
+        column.autoincrement = False
+    return column
 
 
 def _add_index(table: sa.Table, index: ProjectionIndex) -> None:
@@ -107,7 +115,7 @@ def _add_index(table: sa.Table, index: ProjectionIndex) -> None:
         for dialect in ("postgresql", "sqlite")
         if index.where
     }
-    sa.Index(index.name, *columns, unique=index.unique, **where)
+    sa.Index(conv(index.name), *columns, unique=index.unique, **where)
 
 
 def _predicate(conditions: Iterable[Condition], dialect: str) -> str:

@@ -66,6 +66,22 @@ async def write_rows(connection: AsyncConnection, collection: Collection, rows: 
                 await write_row(connection, collection, values, _NO_GUARDS)
 
 
+async def delete_row(connection: AsyncConnection, collection: Collection, key: dict[str, Any], guards: Guards) -> bool:
+    """Delete a row in one statement, which also decides the guards; False when there is none.
+
+    Raises:
+        OptimisticConcurrencyError: as `Guards.judge` says.
+    """
+    statement = statements.delete(collection, guards.names)
+    while not (await connection.execute(statement, _parameters(key) | guards.parameters())).rowcount:
+        row = await connection.execute(statements.read_guards(collection), _parameters(key))
+        stored = row.mappings().one_or_none()
+        guards.judge(collection, key, stored)
+        if stored is None:
+            return False
+    return True
+
+
 @asynccontextmanager
 async def violations_named(
     connection: AsyncConnection, collection: Collection, *, always: bool = False

@@ -121,6 +121,10 @@ class DatabaseDialect(ABC):
         """Return the database's INSERT, the one with ON CONFLICT."""
 
     @abstractmethod
+    def like(self, column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
+        """Match a pattern with % and _, a backslash before what is meant literally; upper and lower case differ."""
+
+    @abstractmethod
     def json_rows(self, parameter: str, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
         """Return a row source over one bound parameter: a JSON array of objects keyed by column name.
 

@@ -140,6 +140,10 @@ class PostgreSQL(DatabaseDialect):
         """Return PostgreSQL's INSERT."""
         return postgresql.insert(table)
 
+    def like(self, column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
+        """Use LIKE."""
+        return column.like(pattern)
+
     def json_rows(self, parameter: str, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
         """Use json_to_recordset, which reads a JSON array into typed rows."""
         array = sa.cast(sa.bindparam(parameter, type_=sa.Text()), postgresql.JSON())

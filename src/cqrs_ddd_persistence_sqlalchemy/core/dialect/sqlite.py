@@ -132,8 +132,8 @@ class SQLite(DatabaseDialect):
         """Begin the transaction of the whole run with the write lock, which keeps every other writer out."""
         if joined:
             return True
-        connection.begin()
         try:
+            connection.begin()
             self.begin(connection, write=True)
         except OperationalError as error:
             connection.rollback()
@@ -159,6 +159,10 @@ class SQLite(DatabaseDialect):
     def insert(self, table: sa.Table) -> Any:
         """Return SQLite's INSERT."""
         return sqlite.insert(table)
+
+    def like(self, column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
+        """Use GLOB: LIKE ignores case, and the setting that changes it is the connection's."""
+        return column.op("GLOB", is_comparison=True, return_type=sa.Boolean())(sa.literal(_as_glob(pattern), sa.Text()))
 
     def json_rows(self, parameter: str, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
         """Use json_each; a nested object comes out as its text, which is how JSON columns are stored."""
@@ -225,6 +229,14 @@ class SQLite(DatabaseDialect):
         """Put the triggers back as they were."""
         for statement in state:
             await connection.exec_driver_sql(statement)
+
+
+def _as_glob(pattern: str) -> str:
+    """Translate a LIKE pattern."""
+    wild = {"%": "*", "_": "?"}
+    literal = {"*": "[*]", "?": "[?]", "[": "[[]"}
+    parts = re.findall(r"\\?.", pattern, re.DOTALL)
+    return "".join(wild[part] if part in wild else literal.get(part[-1], part[-1]) for part in parts)
 
 
 def _switch_to_wal(cursor: Any) -> None:

@@ -1,0 +1,221 @@
+"""The traffic fines demo: complete, resumable wherever it is killed, equal to totals straight from the log."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
+from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
+from tests.conftest import KINDS
+from tests.support.databases import ROOT, alembic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXAMPLE = ROOT / "examples" / "traffic_fines"
+LOG = ROOT.parent / "shared" / "data" / "traffic_fines.csv"
+needs_log = pytest.mark.skipif(not LOG.exists(), reason="the public log is not part of the project; see the example")
+
+
+@dataclass
+class Case:
+    """What the log says of one case, summed up without the library."""
+
+    fine_total: Decimal = Decimal(0)
+    expense: Decimal = Decimal(0)
+    paid: Decimal = Decimal(0)
+    last_activity: str = ""
+    events: int = 0
+
+
+def cases_of(path: Path) -> dict[str, Case]:
+    """Sum up a log: an amount replaces the fine, expenses and payments add up."""
+    cases: dict[str, Case] = defaultdict(Case)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            case = cases[row["case_id"]]
+            case.fine_total = Decimal(row["amount"]) if row["amount"] else case.fine_total
+            case.expense += Decimal(row["expense"] or 0)
+            case.paid += Decimal(row["payment_amount"] or 0)
+            case.last_activity = row["activity"].title().replace(" ", "")
+            case.events += 1
+    return cases
+
+
+def start(database, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLE / "main.py"), "--url", database.url, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=database.path.parent if database.kind == "sqlite" else None,
+    )
+
+
+def run(database, *arguments: str) -> str:
+    process = start(database, *arguments)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
+
+
+async def read_back(database) -> tuple[dict[str, Case], list[tuple[str, int]], dict[str, int]]:
+    engine = create_async_engine(database.url)
+    sessions = async_sessionmaker(engine)
+    rows = [row async for row in SQLAlchemyProjectionStore(sessions).stream("fines")]
+    events = [(each.event_id, each.version) async for each in SQLAlchemyEventStore(sessions).stream_after(0)]
+    positions = await SQLAlchemyProjectionPositionStore(sessions).all_positions()
+    await engine.dispose()
+    cases = {
+        row["case_id"]: Case(
+            row["fine_total"], row["expense"], row["paid"], row["last_activity"].title(), row["_version"]
+        )
+        for row in rows
+    }
+    return cases, events, positions
+
+
+def assert_equal_to_log(database, path: Path) -> None:
+    """Compare every case, the number of events and their ids with the log."""
+    expected = cases_of(path)
+    for case in expected.values():
+        case.last_activity = case.last_activity.title()
+    cases, events, _ = asyncio.run(read_back(database))
+    assert cases == expected
+    assert len(events) == sum(case.events for case in expected.values())
+    assert len(set(events)) == len(events)
+
+
+@pytest.fixture(params=KINDS)
+def target(request, databases):
+    """A database that the demo migrates itself."""
+    with databases.fresh(request.param, migrated=False) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def small_log(tmp_path_factory):
+    """A log of our own, three events a case: two hundred cases, interleaved."""
+    path = tmp_path_factory.mktemp("log") / "events.csv"
+    names = [
+        "event_no",
+        "case_id",
+        "version",
+        "activity",
+        "timestamp",
+        "amount",
+        "expense",
+        "payment_amount",
+        "total_payment_amount",
+    ]
+    steps = [("Create Fine", "35.00", "", ""), ("Send Fine", "", "11.10", ""), ("Payment", "", "", "46.10")]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        number = 0
+        for version, (activity, amount, expense, payment) in enumerate(steps, 1):
+            for case in range(200):
+                number += 1
+                moment = f"2026-0{version}-01T00:{case // 60:02}:{case % 60:02}+00:00"
+                writer.writerow([number, f"C{case}", version, activity, moment, amount, expense, payment, payment])
+    return path
+
+
+def test_the_generated_stream_is_projected_and_a_second_run_has_nothing_to_do(target):
+    """Two runs print the same totals, the second one without an event of its own."""
+    first, second = run(target, "--cases", "100"), run(target, "--cases", "100")
+    assert "100 cases of" in first
+    assert first.splitlines()[:-1] == second.splitlines()[:-1]
+    assert "imported nothing new, projected nothing new" in second
+
+
+def test_a_log_is_projected_case_by_case(target, small_log):
+    """Every row of the read model equals the totals taken straight from the log."""
+    run(target, "--events", str(small_log), "--batch-size", "7")
+    assert_equal_to_log(target, small_log)
+
+
+def test_the_example_is_clean_for_alembic(target, small_log):
+    """In the example's folder `check`, `current` and `downgrade` answer for its own chain."""
+    run(target, "--events", str(small_log))
+    assert "No new upgrade operations" in alembic("check", url=target.url, cwd=EXAMPLE).stdout
+    assert "(head)" in alembic("current", url=target.url, cwd=EXAMPLE).stdout
+    alembic("downgrade", "base", url=target.url, cwd=EXAMPLE, x=("allow-data-loss=yes",))
+    alembic("upgrade", "head", url=target.url, cwd=EXAMPLE)
+
+
+def test_the_committed_revision_is_what_the_command_writes(tmp_path):
+    """The revision in the example is the command's output, untouched but for its date."""
+    committed = next((EXAMPLE / "versions").glob("*.py"))
+    ini = (EXAMPLE / "alembic.ini").read_text().replace("%(here)s/versions", str(tmp_path))
+    copy = tmp_path / "alembic.ini"
+    copy.write_text(ini.replace("%(here)s", str(EXAMPLE)))
+    alembic(
+        "-c", str(copy), "revision", "-m", "create fines", "--rev-id", "ba35b71aaba8", cwd=EXAMPLE,
+        x=("projection=read_models:fines",),
+    )  # fmt: skip
+    written = (tmp_path / committed.name).read_text()
+    undated = [
+        [line for line in text.splitlines() if "Create Date" not in line] for text in (written, committed.read_text())
+    ]
+    assert undated[0] == undated[1]
+
+
+@needs_log
+def test_the_real_log_survives_ten_kills(target):
+    """Killed at ten random moments and started again, the read model equals the log, case by case."""
+    rng = random.Random(11)
+    for _ in range(10):
+        process = start(target, "--events", str(LOG))
+        deadline = time.monotonic() + rng.uniform(0.3, 2.5)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    run(target, "--events", str(LOG))
+    assert_equal_to_log(target, LOG)
+
+
+def test_two_runs_at_once_do_the_work_once(target, small_log):
+    """Two processes on one database both end well, and every event counts once."""
+    processes = [start(target, "--events", str(small_log), "--batch-size", "5") for _ in range(2)]
+    outcomes = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    assert [code for _, code in outcomes] == [0, 0], outcomes
+    assert_equal_to_log(target, small_log)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--events", "nowhere.csv"], "nowhere.csv"),
+        (["--events", os.devnull], "main.py: "),
+        (["--url", "nonsense"], "the database URL cannot be used"),
+        (["--url", "postgresql://nobody:secret@127.0.0.1:1/x"], "cannot connect to"),
+    ],
+)
+def test_user_errors_are_one_line(tmp_path, arguments, message):
+    """What a user can set right ends in a line on stderr and exit code 2, passwords not shown."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE / "main.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
