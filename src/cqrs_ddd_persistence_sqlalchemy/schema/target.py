@@ -36,7 +36,6 @@ def compare_options(settings: Settings, dialect: Dialect) -> dict[str, Any]:
         "include_name": include_name,
         "compare_type": True,
         "compare_server_default": True,
-        "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     }
 
 
