@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -100,12 +100,12 @@ def _write_script(settings: Settings, url: URL) -> None:
 def _run_online(settings: Settings, given: Any) -> None:
     if isinstance(given, Connection):
         _run_on(given, settings)
-    elif isinstance(given, Engine):
-        with given.connect() as connection:
-            _run_on(connection, settings)
     elif given is None or isinstance(given, AsyncEngine):
         _refuse_running_loop()
         asyncio.run(_run_async(settings, given))
+    elif callable(getattr(given, "connect", None)):  # an Engine, or what a test tool wraps around a connection
+        with given.connect() as connection:
+            _run_on(connection, settings)
     else:
         raise CommandError(
             f"config.attributes['connection'] is a {type(given).__name__}: give a Connection, as in "

@@ -129,14 +129,17 @@ class SQLite(DatabaseDialect):
             connection.isolation_level = None
 
     def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
-        """Begin the transaction of the whole run with the write lock, which keeps every other writer out."""
-        if joined:
-            return True
+        """Begin the transaction of the whole run with the write lock, which keeps every other writer out.
+
+        A caller's transaction on a stock engine has not begun in the database yet: DDL in it would survive a rollback.
+        """
         try:
-            connection.begin()
+            if not joined:
+                connection.begin()
             self.begin(connection, write=True)
         except OperationalError as error:
-            connection.rollback()
+            if not joined:
+                connection.rollback()
             if "locked" in str(error.orig):
                 return False
             raise
