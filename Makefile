@@ -14,12 +14,12 @@ demo: $(READY) ## Migrate an SQLite file and project a stream of traffic fines i
 	$(BIN)/python examples/traffic_fines/main.py
 
 test: $(READY) ## Run the tests on SQLite and on a PostgreSQL of their own
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(READY) ## Run what takes minutes: long fault runs, other PostgreSQL versions
 	$(BIN)/python -m pytest -m slow
-	TEST_POSTGRES_BIN=wheel $(BIN)/python -m pytest -m "not slow"
-	TEST_POSTGRES_BIN=wheel18 $(BIN)/python -m pytest -m "not slow"
+	TEST_POSTGRES_BIN=wheel $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+	TEST_POSTGRES_BIN=wheel18 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 lint: $(READY) ## Check style, types and the rules of imports
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ def databases(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Makes databases for fixtures and for tests that need more than one."""
     made = Databases(server, tmp_path_factory.mktemp("databases"))
     yield made
-    made.drop_templates()
+    made.close()
 
 
 @pytest.fixture(params=KINDS)

@@ -50,6 +50,9 @@ class Databases:
         self.server = server
         self._folder = folder
         self._templates: dict[str, str] = {}
+        # One connection for all databases that are made: connecting takes longer than making one.
+        self._runner = asyncio.Runner()
+        self._connection: asyncpg.Connection | None = None
 
     @contextmanager
     def fresh(self, kind: str, *, migrated: bool = True) -> Iterator[Database]:
@@ -74,18 +77,19 @@ class Databases:
         """Run a statement on the server, outside any test's database."""
 
         async def run() -> None:
-            connection = await asyncpg.connect(self.server.url.replace("+asyncpg", ""))
-            try:
-                await connection.execute(statement)
-            finally:
-                await connection.close()
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await asyncpg.connect(self.server.url.replace("+asyncpg", ""))
+            await self._connection.execute(statement)
 
-        asyncio.run(run())
+        self._runner.run(run())
 
-    def drop_templates(self) -> None:
-        """Remove what the server would otherwise keep."""
+    def close(self) -> None:
+        """Remove what the server would otherwise keep, and the connection."""
         if "postgresql" in self._templates:
             self.admin(f"DROP DATABASE {self._templates['postgresql']} WITH (FORCE)")
+        if self._connection is not None:
+            self._runner.run(self._connection.close())
+        self._runner.close()
 
     def _template(self, kind: str) -> str:
         if kind not in self._templates:
