@@ -2,9 +2,9 @@
     if projections is UNDEFINED:
         if config.cmd_opts is not None and config.cmd_opts.x:
             raise ValueError("set 'revision_environment = true' in alembic.ini: -x needs the environment to run")
-        collections = ()
+        collections, render = (), str
     else:
-        collections = tuple(projections)
+        collections, render = tuple(projections), finished
 %>"""${message}.
 
 Revision ID: ${up_revision}
@@ -27,8 +27,8 @@ projections: tuple[str, ...] = ${repr(collections)}
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    ${render(upgrades) if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}
+    ${render(downgrades) if downgrades else "pass"}

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 from sqlalchemy import event
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -30,6 +32,8 @@ def tables_with_rows_kept(connection: Connection) -> Iterator[None]:
         copy = _BATCH_COPY.format(table.name)
         if sa.inspect(connection).has_table(copy, schema=table.schema):
             return
+        # A row that another transaction is about to commit would not be seen, and be dropped.
+        dialect_of(connection).lock_table(connection, TableRef(table.name, table.schema))
         rows = sa.table(table.name, schema=table.schema)
         if connection.scalar(sa.select(sa.literal(1)).select_from(rows).limit(1)) is not None:
             raise CommandError(

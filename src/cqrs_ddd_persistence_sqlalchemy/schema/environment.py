@@ -10,14 +10,20 @@ from logging.config import fileConfig
 from typing import TYPE_CHECKING, Any
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_is_behind, upgrade_library
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
+    LIBRARY_VERSION_TABLE,
+    library_is_behind,
+    library_script,
+    upgrade_library,
+)
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import tables_with_rows_kept
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
@@ -67,7 +73,7 @@ def _write_revision(settings: Settings) -> None:
     logger = logging.getLogger("alembic.runtime.migration")
     logger.disabled = True  # it would tell of a database, and there is none
     try:
-        context.configure(dialect_name="postgresql", as_sql=True, **revision.options)
+        context.configure(url="postgresql+asyncpg://", as_sql=True, **revision.options)
         context.run_migrations()
     finally:
         logger.disabled = False
@@ -133,7 +139,8 @@ async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
 
 def _run_on(connection: Connection, settings: Settings) -> None:
     lock = migration_lock(connection, settings) if settings.writes else nullcontext()
-    with lock, _schema_errors_in_one_line():
+    with _schema_errors_in_one_line(connection), lock:
+        _refuse_newer_database(connection, settings)
         if settings.is_application and settings.command == "upgrade":
             upgrade_library(connection=connection, opts=_transactions(settings, connection))
         elif settings.is_application and settings.command == "check":
@@ -159,6 +166,21 @@ def _transactions(settings: Settings, connection: Connection) -> dict[str, Any]:
 
 def _must_keep_rows(settings: Settings) -> bool:
     return settings.command == "downgrade" and not settings.allow_data_loss
+
+
+def _refuse_newer_database(connection: Connection, settings: Settings) -> None:
+    """Say what an unknown revision in a version table means; Alembic only says that it cannot locate it."""
+    chains = [(settings.version_table, context.script)]
+    if settings.is_application:
+        chains.append((LIBRARY_VERSION_TABLE, library_script()))
+    for table, script in chains:
+        migration = MigrationContext.configure(connection, opts={"version_table": table})
+        unknown = set(migration.get_current_heads()) - {each.revision for each in script.walk_revisions()}
+        if unknown and settings.command != "do_stamp":
+            raise CommandError(
+                f"the database is at revision {', '.join(sorted(unknown))} ({table}), which this code does not have: "
+                "it was migrated by a newer release, so run that one; nothing is changed"
+            )
 
 
 def _refuse_old_library(connection: Connection) -> None:
@@ -195,14 +217,15 @@ def _connection_errors_in_one_line(engine: AsyncEngine) -> Iterator[None]:
 
 
 @contextmanager
-def _schema_errors_in_one_line() -> Iterator[None]:
+def _schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
+    dialect = dialect_of(connection)
     try:
         yield
     except DBAPIError as error:
-        table = next(filter(None, (dialect.existing_table(error) for dialect in DIALECTS.values())), None)
+        table = dialect.existing_table(error)
         if table is None:
             raise
         raise CommandError(
-            f"table {table!r} is in the database already, but no revision made it. If it was made by create_all or "
-            "ensure_collection and holds what the revision creates, adopt it with: alembic stamp <revision>"
+            f"table {table!r} is in the database already (or an index of that name), but no revision made it. If "
+            "create_all or ensure_collection made it as the revision would, adopt it with: alembic stamp <revision>"
         ) from error

@@ -15,6 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_ta
 from cqrs_ddd_persistence_sqlalchemy.core.models import NAMING_CONVENTION
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE
 from cqrs_ddd_persistence_sqlalchemy.schema.rendering import render_item
+from cqrs_ddd_persistence_sqlalchemy.schema.source import finished
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class ProjectionRevision:
         self._collections: list[str] = []
         self.options: dict[str, Any] = {
             "process_revision_directives": self._fill,
-            "template_args": {"projections": self._collections},
+            "template_args": {"projections": self._collections, "finished": finished},
             "render_item": render_item,
         }
 
@@ -80,7 +81,8 @@ def load_schema(target: str) -> ProjectionSchema:
         CommandError: saying what is wrong with the target.
     """
     module_name, colon, name = target.partition(":")
-    if not (module_name and colon and name.isidentifier()):
+    parts = [*module_name.split("."), name]
+    if not colon or not all(part.isidentifier() for part in parts):
         raise CommandError(f"-x projection={target}: write it as package.module:schema")
     try:
         module = importlib.import_module(module_name)
@@ -89,8 +91,9 @@ def load_schema(target: str) -> ProjectionSchema:
             f"-x projection={target}: there is no module {error.name!r} in {sys.path[0] or 'the current folder'} or "
             "among the installed packages (prepend_sys_path in alembic.ini says where modules are looked for)"
         ) from error
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise CommandError(f"-x projection={target}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # the module is the application's: importing it may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CommandError(f"-x projection={target}: importing {module_name} failed: {reason}") from error
     schema = getattr(module, name, None)
     if not isinstance(schema, ProjectionSchema):
         found = "has no such name" if schema is None else f"has a {type(schema).__name__} there"

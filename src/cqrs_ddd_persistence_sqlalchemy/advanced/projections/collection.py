@@ -13,6 +13,7 @@ from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, sql_type
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import identifier
 
 if TYPE_CHECKING:
     from cqrs_ddd_advanced_core.projections.kinds import ColumnType
@@ -143,13 +144,17 @@ def from_description(
         except SchemaError:
             types[column["name"]] = None
     columns = [
-        sa.Column(name, sql_type(column_type) if column_type else sa.types.NullType(), autoincrement=False)
+        sa.Column(
+            identifier(name),
+            sql_type(column_type) if column_type else sa.types.NullType(),
+            autoincrement=False,
+        )
         for name, column_type in types.items()
     ]
     primary = sorted((c for c in description.columns if c["primary_key"]), key=lambda c: c["primary_key"])
     key = tuple(column["name"] for column in primary)
     return Collection(
-        table=sa.Table(name, sa.MetaData(), *columns, schema=db_schema),
+        table=sa.Table(identifier(name), sa.MetaData(), *columns, schema=db_schema),
         key=_key(name, id_column, key, description.unique_keys, types),
         types=types,
         required=frozenset(c["name"] for c in description.columns if not c["nullable"] and not c["has_default"]),

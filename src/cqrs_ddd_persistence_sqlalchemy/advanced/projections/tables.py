@@ -15,6 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
     JSONDocument,
     PortableArray,
     UTCDateTime,
+    identifier,
     portable_literal,
 )
 
@@ -79,7 +80,7 @@ def build_table(schema: ProjectionSchema, metadata: sa.MetaData, *, db_schema: s
     """
     name = schema.collection
     columns = (_column(column, numbered=schema.key == (column.name,)) for column in schema.columns)
-    table = sa.Table(name, metadata, *columns, schema=db_schema)
+    table = sa.Table(identifier(name), metadata, *columns, schema=db_schema)
     table.append_constraint(sa.PrimaryKeyConstraint(*schema.key, name=_name("pk", name)))
     for column in schema.columns:
         if column.unique:
@@ -102,7 +103,9 @@ def _column(spec: ColumnSpec, *, numbered: bool) -> sa.Column[Any]:
             default = sa.text("CURRENT_TIMESTAMP")
         else:
             default = portable_literal(spec.default.value, array=spec.type.array)
-    column: sa.Column[Any] = sa.Column(spec.name, sql_type(spec.type), nullable=spec.nullable, server_default=default)
+    column: sa.Column[Any] = sa.Column(
+        identifier(spec.name), sql_type(spec.type), nullable=spec.nullable, server_default=default
+    )
     if numbered:
         column.autoincrement = False
     return column

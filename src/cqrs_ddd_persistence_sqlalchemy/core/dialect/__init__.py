@@ -13,12 +13,14 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
+    UNKNOWN_RESERVED_WORDS,
     BigIntegerKey,
     ExactDecimal,
     JSONDocument,
     PortableArray,
     PortableLiteral,
     UTCDateTime,
+    identifier,
     portable_literal,
 )
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DIALECTS",
     "READ_ONLY",
+    "UNKNOWN_RESERVED_WORDS",
     "BigIntegerKey",
     "DatabaseDialect",
     "ExactDecimal",
@@ -42,6 +45,7 @@ __all__ = [
     "configure_engine",
     "dialect_named",
     "dialect_of",
+    "identifier",
     "portable_literal",
 ]
 

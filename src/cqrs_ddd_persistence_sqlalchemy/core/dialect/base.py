@@ -107,6 +107,10 @@ class DatabaseDialect(ABC):
     def release_migration_lock(self, connection: Connection) -> None:
         """Let the next migration begin."""
 
+    @abstractmethod
+    def lock_table(self, connection: Connection, table: TableRef) -> None:
+        """Let nobody else read or write a table until this transaction ends."""
+
     @property
     @abstractmethod
     def migrates_in_one_transaction(self) -> bool:
@@ -166,5 +170,5 @@ def qualified_name(connection: AsyncConnection, table: sa.Table) -> str:
     """Return the quoted, schema-qualified name under which the catalogue finds the table."""
     preparer = connection.dialect.identifier_preparer
     schema = effective_schema(connection, table)
-    prefix = f"{preparer.quote_schema(schema)}." if schema else ""
-    return prefix + preparer.quote(table.name)
+    prefix = f"{preparer.quote_identifier(schema)}." if schema else ""
+    return prefix + preparer.quote_identifier(table.name)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     DatabaseDialect,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine, Transaction
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # First half of the migration lock's key; the schema's name is the second.
@@ -97,8 +97,14 @@ class PostgreSQL(DatabaseDialect):
         return found[1] if found and getattr(error.orig, "sqlstate", None) == "42P07" else None
 
     def connect_error(self, error: BaseException) -> str | None:
-        """Recognise what asyncpg and the network raise before there is a connection."""
-        expected = OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.ClientConfigurationError
+        """Recognise what asyncpg and the network raise before there is a connection, wrapped or not.
+
+        A port or an option in the URL that makes no sense comes as Python's own error.
+        """
+        if isinstance(error, DBAPIError):
+            return str(error.orig.__cause__ or error.orig) if error.orig else str(error)
+        configuration = OverflowError, TypeError, ValueError
+        expected = OSError, asyncpg.PostgresError, asyncpg.InterfaceError, *configuration
         return f"{type(error).__name__}: {error}" if isinstance(error, expected) else None
 
     def prepare_for_migrations(self, engine: Engine) -> None:
@@ -125,6 +131,10 @@ class PostgreSQL(DatabaseDialect):
         key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
         connection.execute(sa.select(sa.func.pg_advisory_unlock(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
         connection.commit()
+
+    def lock_table(self, connection: Connection, table: TableRef) -> None:
+        """Take the lock that DROP TABLE would take."""
+        connection.exec_driver_sql(f"LOCK TABLE {_qualified(connection, table)} IN ACCESS EXCLUSIVE MODE")
 
     @property
     def migrates_in_one_transaction(self) -> bool:
@@ -197,10 +207,7 @@ class PostgreSQL(DatabaseDialect):
 
     async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
         """Read pg_attribute; format_type spells the types."""
-        preparer = connection.dialect.identifier_preparer
-        name = preparer.quote(table.name)
-        if table.schema:
-            name = f"{preparer.quote_schema(table.schema)}.{name}"
+        name = _qualified(connection, table)
         oid = await connection.scalar(sa.text("SELECT to_regclass(:name)::oid::bigint"), {"name": name})
         if oid is None:
             return None
@@ -236,6 +243,11 @@ _UNIQUE_KEYS = sa.text(
     GROUP BY i.indexrelid, i.indpred IS NULL, i.indexprs IS NULL
     """
 )
+
+
+def _qualified(connection: Connection | AsyncConnection, table: TableRef) -> str:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
 
 
 def _grammar_type(text: str) -> str:

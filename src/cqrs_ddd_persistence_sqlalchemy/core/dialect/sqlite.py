@@ -113,10 +113,9 @@ class SQLite(DatabaseDialect):
 
     def connect_error(self, error: BaseException) -> str | None:
         """Recognise a file that cannot be opened or is no database."""
-        found = isinstance(error, DBAPIError) and re.match(
-            r"unable to open database file|file is not a database", str(error.orig)
-        )
-        return str(error.orig) if isinstance(error, DBAPIError) and found else None
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        known = re.match(r"unable to open database file|file is not a database", str(reason))
+        return str(reason) if known and isinstance(reason, sqlite3.Error) else None
 
     def prepare_for_migrations(self, engine: Engine) -> None:
         """Switch the driver's own transaction handling off; the journal mode is the application's to choose.
@@ -127,6 +126,9 @@ class SQLite(DatabaseDialect):
         @event.listens_for(engine, "connect")
         def set_up(connection: Any, _record: object) -> None:
             connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA schema_version")  # opens the file, and finds out whether it is a database
+            cursor.close()
 
     def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
         """Begin the transaction of the whole run with the write lock, which keeps every other writer out.
@@ -149,6 +151,9 @@ class SQLite(DatabaseDialect):
         """Roll back what a failed run has left; a successful one has committed."""
         if not connection.invalidated:
             connection.rollback()
+
+    def lock_table(self, connection: Connection, table: TableRef) -> None:
+        """Do nothing: the transaction of a migration has the whole file."""
 
     @property
     def migrates_in_one_transaction(self) -> bool:

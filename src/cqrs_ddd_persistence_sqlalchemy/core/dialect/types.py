@@ -12,11 +12,21 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import quoted_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect
+
+
+#: Reserved by PostgreSQL or SQLite but not known to SQLAlchemy, which quotes the others by itself.
+UNKNOWN_RESERVED_WORDS = frozenset({"collation", "concurrently", "lateral", "nothing", "returning", "tablesample"})
+
+
+def identifier(name: str) -> quoted_name:
+    """Return a checked name as one that SQLAlchemy quotes whenever a database needs it to."""
+    return quoted_name(name, quote=True if name.lower() in UNKNOWN_RESERVED_WORDS else None)
 
 
 class UTCDateTime(sa.TypeDecorator[datetime]):
