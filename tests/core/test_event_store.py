@@ -1,19 +1,24 @@
 """The event store's behaviour, on both databases."""
+# ruff: noqa: PT012, ARG002  (what must fail is the end of a block; fixtures are asked for their effect)
 
 from __future__ import annotations
 
 import asyncio
 import os
 import textwrap
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
@@ -23,9 +28,6 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     PersistenceError,
     SchemaOutOfDateError,
 )
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-
 from tests.conftest import check_no_leaks
 
 ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -52,9 +54,11 @@ def store(session_factory):
 
 @asynccontextmanager
 async def an_engine(url, **options):
-    made = configure_engine(create_async_engine(url, **options))
-    yield made
-    await check_no_leaks(made)
+    """A configured engine, checked for leaks, and disposed of however the test ends."""
+    async with AsyncExitStack() as stack:
+        made = configure_engine(create_async_engine(url, **options))
+        stack.push_async_callback(check_no_leaks, made)
+        yield made
 
 
 async def scalar(engine, statement, **parameters):
@@ -84,7 +88,7 @@ async def waiting(engine):
 async def eventually(condition, timeout_seconds=20):
     """Wait until the condition, an async function, holds."""
     async with asyncio.timeout(timeout_seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110  (nothing tells us when the server has got there)
             await asyncio.sleep(0.005)
 
 
@@ -122,7 +126,7 @@ class TestAppend:
         assert stored == given.model_copy(update={"version": 1, "position": 1, "recorded_at": stored.recorded_at})
 
     async def test_leaves_the_events_given_as_they_were(self, store):
-        """append makes new objects; the caller's are not changed."""
+        """Appending makes new objects; the caller's are not changed."""
         event = an_event()
         await store.append([event])
         assert (event.version, event.position, event.recorded_at) == (None, None, None)
@@ -365,7 +369,7 @@ async def one_waits(engine):
 class TestRefusals:
     """What a refused append leaves behind: nothing, in a transaction that goes on."""
 
-    REFUSED = {
+    REFUSED: ClassVar = {
         "expected_version": ([an_event(), an_event()], {"expected_version": 9}),
         "expected_version of one": ([an_event()], {"expected_version": 9}),
         "version": ([an_event("new"), an_event(version=9)], {}),
@@ -666,7 +670,7 @@ class TestConcurrency:
 
     @ONLY_POSTGRESQL
     async def test_a_deadlock_in_a_unit_of_work_is_the_callers(self, store, engine, session_factory, database):
-        """In the caller's transaction a deadlock reaches the caller, who alone can begin again, and nothing is stored."""
+        """In the caller's transaction a deadlock reaches the caller, who alone can begin again."""
         settings = {"server_settings": {"deadlock_timeout": "50ms"}}
         async with an_engine(database.url, connect_args=settings) as hasty:
 
@@ -1265,17 +1269,43 @@ async def continue_tenant(engine, tenant, position):
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def wrapped(statement):
+    """Break long lines at spaces, so that a diff shows what changed."""
+    lines = statement.strip().splitlines()
+    return "\n".join(
+        part
+        for line in lines
+        for part in textwrap.wrap(line, 110, break_long_words=False, break_on_hyphens=False, subsequent_indent="    ")
+    )
+
+
+async def append_in_a_savepoint(store, uow):
+    async with uow.session.begin_nested():
+        await store.append([an_event("new")], uow=uow)
+    await store.append([an_event("new")], uow=uow)
+
+
+async def refused(store, uow):
+    with pytest.raises(OptimisticConcurrencyError):
+        await store.append([an_event("new"), an_event("a", version=2)], uow=uow)
+
+
+async def change_nothing(store, uow):
+    async with store.allow_changes(uow=uow):
+        pass
+
+
 class TestEmittedSql:
     """The SQL that the store sends, reviewed: one file a database and operation in tests/core/golden.
 
     UPDATE_GOLDEN=1 pytest tests/core/test_event_store.py -k EmittedSql   writes the files anew; then read the diff.
     """
 
-    OPERATIONS = {
+    OPERATIONS: ClassVar = {
         "append_one": lambda store, uow: store.append([an_event("new")], uow=uow),
         "append_several": lambda store, uow: store.append([an_event("new"), an_event("new")], uow=uow),
-        "append_again": lambda store, uow: append_in_a_savepoint(store, uow),
-        "append_refused": lambda store, uow: refused(store, uow),
+        "append_again": append_in_a_savepoint,
+        "append_refused": refused,
         "get_events": lambda store, uow: store.get_events("a", uow=uow),
         "get_events_limited": lambda store, uow: store.get_events("a", after_version=1, limit=2, uow=uow),
         "get_events_after": lambda store, uow: store.get_events_after(0, uow=uow),
@@ -1283,7 +1313,7 @@ class TestEmittedSql:
             0, limit=2, event_types=["Placed", "Paid"], aggregate_types=["Order"], uow=uow
         ),
         "last_position": lambda store, uow: store.last_position(uow=uow),
-        "allow_changes": lambda store, uow: change_nothing(store, uow),
+        "allow_changes": change_nothing,
     }
 
     @pytest.mark.parametrize("operation", OPERATIONS)
@@ -1311,29 +1341,3 @@ class TestEmittedSql:
         """Every golden file belongs to an operation."""
         expected = {f"{kind}/{operation}.sql" for kind in ("postgresql", "sqlite") for operation in self.OPERATIONS}
         assert {str(file.relative_to(GOLDEN)) for file in GOLDEN.rglob("*.sql")} == expected
-
-
-def wrapped(statement):
-    """Break long lines at spaces, so that a diff shows what changed."""
-    lines = statement.strip().splitlines()
-    return "\n".join(
-        part
-        for line in lines
-        for part in textwrap.wrap(line, 110, break_long_words=False, break_on_hyphens=False, subsequent_indent="    ")
-    )
-
-
-async def append_in_a_savepoint(store, uow):
-    async with uow.session.begin_nested():
-        await store.append([an_event("new")], uow=uow)
-    await store.append([an_event("new")], uow=uow)
-
-
-async def refused(store, uow):
-    with pytest.raises(OptimisticConcurrencyError):
-        await store.append([an_event("new"), an_event("a", version=2)], uow=uow)
-
-
-async def change_nothing(store, uow):
-    async with store.allow_changes(uow=uow):
-        pass

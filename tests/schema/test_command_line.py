@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import json
 import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -19,9 +23,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from cqrs_ddd_persistence_sqlalchemy.core.models import Base
 from tests.support.databases import ROOT, Database
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VERSION_TABLE = "cqrs_ddd_alembic_version"
 REVISIONS = sorted(path.stem[:9] for path in (ROOT / "migrations" / "versions").glob("cqrs_*.py"))
@@ -53,20 +54,47 @@ _WAITING_FOR_A_LOCK = """
 """
 
 
-def run(
-    *arguments: str, cwd: Path, url: str | None = None, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run alembic as its script does, without the current folder on the module path (-P)."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "alembic", *arguments],
-        cwd=cwd,
-        env=environment(url),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+# Imports what every command imports, once, and runs each in a process of its own from there: four times as fast.
+_COMMANDS = """
+import json, os, signal, sys
+import aiosqlite, alembic.command, alembic.config, asyncpg, mako.template, pydantic
+import sqlalchemy.dialects.postgresql.asyncpg, sqlalchemy.ext.asyncio
+
+for line in sys.stdin:
+    task = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        os.chdir(task["cwd"])
+        os.environ.clear()
+        os.environ.update(task["environment"])
+        for number, name in enumerate([os.devnull, *task["output"]]):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), number)
+        sys.argv[1:] = task["arguments"]
+        alembic.config.main(prog="alembic")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@cache
+def _commands() -> subprocess.Popen[str]:
+    """Start the process from which the commands start."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-P", "-c", _COMMANDS], **pipes)
+    atexit.register(process.communicate)
+    return process
+
+
+def run(*arguments: str, cwd: Path, url: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run alembic as its script does: without the current folder on the module path (-P)."""
+    commands = _commands()
+    with tempfile.TemporaryDirectory() as folder:
+        output = [f"{folder}/out", f"{folder}/err"]
+        task = {"arguments": arguments, "cwd": str(cwd), "environment": environment(url), "output": output}
+        print(json.dumps(task), file=commands.stdin, flush=True)
+        code = int(commands.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, *(Path(name).read_text() for name in output))
 
 
 def environment(url: str | None) -> dict[str, str]:
@@ -239,6 +267,66 @@ def test_the_option_wins_over_the_environment_over_the_file(repository):
     assert {path.name for path in repository.glob("*.db")} == {"of_option.db", "of_environment.db", "of_ini.db"}
 
 
+def test_a_revision_that_fails_takes_back_its_transaction(repository, empty_database):
+    """Going up, what was committed before the failure stays: each revision on PostgreSQL, nothing on SQLite."""
+    (repository / "migrations" / "versions" / "fails.py").write_text(
+        f"""
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "fails", {HEAD!r}, None, None
+
+
+def upgrade():
+    op.execute("CREATE TABLE half_done (id INTEGER)")
+    raise RuntimeError("the revision fails")
+"""
+    )
+    done = run("upgrade", "head", cwd=repository, url=empty_database.dsn)
+    assert done.stderr.splitlines()[-1] == "RuntimeError: the revision fails"
+    if empty_database.kind == "sqlite":
+        assert tables(empty_database) == set()
+    else:
+        assert tables(empty_database) == {"events", "projection_positions", VERSION_TABLE}
+        assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "DROP TABLE projection_positions",
+        "ALTER TABLE projection_positions ADD COLUMN extra INTEGER",
+        "ALTER TABLE projection_positions RENAME COLUMN position TO place",
+        "CREATE INDEX ix_projection_positions_position ON projection_positions (position)",
+    ],
+)
+def test_a_check_finds_what_was_changed_by_hand(repository, database, drift):
+    """A table, column or index that is missing or too much is found, and ends in one line."""
+    execute(database, drift)
+    message = fail("check", cwd=repository, url=database.dsn)
+    assert message.startswith("New upgrade operations detected: ")
+    assert "projection_positions" in message
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "ALTER TABLE events ALTER COLUMN event_type TYPE text",
+        "ALTER TABLE events ALTER COLUMN version TYPE integer",
+        "ALTER TABLE events ALTER COLUMN correlation_id SET NOT NULL",
+        "ALTER TABLE events ALTER COLUMN schema_version SET DEFAULT 2",
+        "ALTER TABLE events ALTER COLUMN recorded_at DROP DEFAULT",
+        "ALTER TABLE events DROP CONSTRAINT uq_events_event_id",
+        "ALTER TABLE events ALTER COLUMN position DROP IDENTITY",
+        "ALTER TABLE events ALTER COLUMN payload TYPE json",
+    ],
+)
+def test_a_check_looks_at_types_defaults_and_constraints(repository, postgresql, drift):
+    """A column's type, nullability or default, or a constraint, changed by hand is found."""
+    execute(postgresql, drift)
+    message = fail("check", cwd=repository, url=postgresql.dsn)
+    assert message.startswith("New upgrade operations detected: ")
+
+
 def test_a_script_makes_the_same_schema(repository, empty_database, reference, server):
     """What `upgrade head --sql` prints runs as it is, and makes what `upgrade head` makes; the way back too."""
     url = empty_database.dsn
@@ -247,8 +335,8 @@ def test_a_script_makes_the_same_schema(repository, empty_database, reference, s
     assert succeed("current", cwd=repository, url=url) == f"{HEAD} (head)\n"
     assert succeed("check", cwd=repository, url=url) == "No new upgrade operations detected.\n"
     run_script(succeed("downgrade", "head:base", "--sql", cwd=repository, url=url), empty_database, server)
-    assert tables(empty_database) == {VERSION_TABLE}
-    assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == []
+    assert tables(empty_database) <= {VERSION_TABLE}  # which older Alembics drop in scripts that end at the base
+    assert succeed("current", cwd=repository, url=url) == ""
 
 
 def test_a_script_can_begin_where_the_database_is(repository, empty_database, server):

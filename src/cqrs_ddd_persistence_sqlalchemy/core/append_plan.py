@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class AppendPlan:
         for event in events:
             if not isinstance(event, StoredEvent):
                 raise TypeError(f"append takes StoredEvent objects, not {type(event).__name__}")
+            # model_copy(update=) and model_construct() check nothing.
+            for name in ("event_id", "aggregate_id", "event_type"):
+                check_id(name, getattr(event, name), max_length=255)
+            check_aware("occurred_at", event.occurred_at)
         self.events = [
             event.model_copy(
                 update={

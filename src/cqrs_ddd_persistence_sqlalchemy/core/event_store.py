@@ -12,10 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
-from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class SQLAlchemyEventStore:
         uow: SQLAlchemyUnitOfWork | None = None,
     ) -> list[StoredEvent]:
         """Return a stream's events with versions above `after_version`, oldest first, all of them without a `limit`."""
+        check_id("aggregate_id", aggregate_id, max_length=ID_LENGTH)
         check_count("after_version", after_version)
         table = self._table
         statement = sa.select(table).where(table.c.aggregate_id == aggregate_id, table.c.version > after_version)
@@ -185,9 +187,19 @@ class SQLAlchemyEventStore:
         async with self._scope.write(uow) as connection:
             dialect = dialect_of(connection)
             state = await dialect.unlock_events(connection, self._table)
-        yield
-        async with self._scope.write(uow) as connection:
-            await dialect.lock_events(connection, self._table, state)
+
+        async def lock() -> None:
+            async with self._scope.write(uow) as connection:
+                await dialect.lock_events(connection, self._table, state)
+
+        # A commit inside the block must not leave the events open to everybody.
+        with uow.calling_before_commit(lock):
+            try:
+                yield
+            finally:
+                # After an error of the database the transaction can only be rolled back, which takes it all back.
+                if uow.is_open and not has_failed(uow.session):
+                    await lock()
 
     async def _append(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent]:
         dialect = dialect_of(connection)
@@ -211,7 +223,8 @@ class SQLAlchemyEventStore:
         table = self._table
         versions = sa.select(table.c.aggregate_id, sa.func.max(table.c.version)).group_by(table.c.aggregate_id)
         for ids in _chunks(list(plan.streams)):
-            found = dict((await connection.execute(versions.where(table.c.aggregate_id.in_(ids)))).tuples().all())
+            rows = await connection.execute(versions.where(table.c.aggregate_id.in_(ids)))
+            found = {row[0]: row[1] for row in rows}
             plan.check_versions({aggregate_id: found.get(aggregate_id, 0) for aggregate_id in ids})
         for ids in _chunks([event.event_id for event in plan.events]):
             repeated = await connection.scalar(sa.select(table.c.event_id).where(table.c.event_id.in_(ids)).limit(1))

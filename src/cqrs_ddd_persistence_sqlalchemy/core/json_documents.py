@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,10 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_LARGEST_INT = 10**4300  # Python itself reads and prints no more digits
+_STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 
 
 def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -28,12 +33,22 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
         ValueError: naming the place of a value that JSON or a database cannot hold: NaN, infinity, NUL characters
             (PostgreSQL), lone surrogates, keys that are not strings, objects without a JSON form.
     """
-    return {_key(key, name): jsonable(item, f"{name}.{key}") for key, item in value.items()}
+    try:
+        return {_key(key, name): jsonable(item, f"{name}.{key}") for key, item in value.items()}
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply, or contains itself") from None
 
 
 def dumps(value: Any) -> str:
     """Return JSON text of what `to_document` returned."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # JSONB keeps numbers in decimal: 1e+23 would come back as the whole number 10**23, which is another one.
+    return _STRING_OR_LARGE_FLOAT.sub(_expanded, text) if "e+" in text else text
+
+
+def _expanded(found: re.Match[str]) -> str:
+    text = found[0]
+    return text if text.startswith('"') else f"{Decimal(text):f}.0"
 
 
 def check_text(value: str, name: str) -> str:
@@ -58,7 +73,7 @@ def _key(key: object, name: str) -> str:
     return check_text(key, f"a key of {name}")
 
 
-def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911  (one answer a type)
+def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911, PLR0912  (one answer a type)
     """Return the JSON form of any value; `to_document` says what becomes of it and what is refused.
 
     Args:
@@ -66,7 +81,11 @@ def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911  (one answer 
         path: what to call it in errors.
     """
     match value:
-        case None | bool() | int() if not isinstance(value, Enum):
+        case None | bool() if not isinstance(value, Enum):
+            return value
+        case int() if not isinstance(value, Enum):
+            if abs(value) >= _LARGEST_INT:
+                raise ValueError(f"{path} is a whole number of more than 4300 digits")
             return value
         case Enum():
             return jsonable(value.value, path)
@@ -85,6 +104,9 @@ def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911  (one answer 
         case BaseModel():
             return jsonable(value.model_dump(by_alias=True), path)
     try:
-        return to_jsonable_python(value)
+        form = to_jsonable_python(value)
+    except RecursionError:
+        raise
     except (PydanticSerializationError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is a {type(value).__name__}, which has no JSON form") from error
+    return jsonable(form, path) if isinstance(form, str | float | dict | list) else form

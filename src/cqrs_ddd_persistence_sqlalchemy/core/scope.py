@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
@@ -10,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
+    adopt,
     begin_for_reading,
     begin_for_writing,
     claim_shared_connection,
@@ -116,9 +118,12 @@ class SessionScope:
 async def _transaction(session: AsyncSession, *, write: bool) -> AsyncIterator[AsyncConnection]:
     """Begin, and commit in the end. A caller's session that is in a transaction already stays as it is."""
     if _in_transaction(session):
-        yield await session.connection()
+        connection = await session.connection()
+        await connection.run_sync(adopt, session.sync_session, write=write)
+        with _translated_errors(connection):
+            yield connection
         return
-    handler = begin_for_writing if write else begin_for_reading
+    handler = partial(begin_for_writing if write else begin_for_reading)
     shared = claim_shared_connection(session, session)
     event.listen(session.sync_session, "after_begin", handler)
     try:

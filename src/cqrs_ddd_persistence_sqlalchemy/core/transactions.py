@@ -6,6 +6,7 @@ what came before. Neither is what the caller meant, so failures are noted here a
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 _TRANSACTIONS = f"{__name__}.transactions"
 _failed: WeakSet[Transaction] = WeakSet()
 _watched: WeakSet[Engine] = WeakSet()
-_sole_users: WeakKeyDictionary[Engine, object] = WeakKeyDictionary()
+_READS = re.compile(r"\s*(SELECT|BEGIN|SAVEPOINT|RELEASE|ROLLBACK|SHOW|SET|PRAGMA|EXPLAIN|VALUES)\b", re.IGNORECASE)
+_sole_users: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
 
 def begin_for_writing(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
@@ -37,6 +39,13 @@ def begin_for_reading(session: Session, transaction: SessionTransaction, connect
     _begin(session, transaction, connection, write=False)
 
 
+def adopt(connection: Connection, session: Session, *, write: bool) -> None:
+    """Take over a transaction that the session began before anybody listened: complete it, and notice its failures."""
+    session.info.setdefault(_TRANSACTIONS, WeakSet()).add(connection.get_transaction())
+    _watch(connection.engine)
+    dialect_of(connection).begin(connection, write=write)
+
+
 def _begin(session: Session, transaction: SessionTransaction, connection: Connection, *, write: bool) -> None:
     if transaction.nested:
         return
@@ -46,11 +55,16 @@ def _begin(session: Session, transaction: SessionTransaction, connection: Connec
     _watch(connection.engine)
     if connection.in_nested_transaction():
         return
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    _refuse_autocommit(connection)
+    dialect_of(connection).begin(connection, write=write)
+
+
+def _refuse_autocommit(bind: Connection | Engine) -> None:
+    by_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=)
+    if (bind.get_execution_options().get("isolation_level") or by_engine) == "AUTOCOMMIT":
         raise UnitOfWorkError(
             "the connection is in AUTOCOMMIT mode, where nothing can be rolled back: use another engine"
         )
-    dialect_of(connection).begin(connection, write=write)
 
 
 def _watch(engine: Engine) -> None:
@@ -62,6 +76,8 @@ def _watch(engine: Engine) -> None:
 
 def _note_failure(context: ExceptionContext) -> None:
     connection = context.connection
+    if connection is not None and not isinstance(context.original_exception, Exception):
+        dialect_of(connection).let_go(connection)  # cancelled
     if connection is None or not isinstance(context.sqlalchemy_exception, DBAPIError):
         return
     transaction = connection.get_nested_transaction() or connection.get_transaction()
@@ -71,9 +87,15 @@ def _note_failure(context: ExceptionContext) -> None:
 
 def _note_release(connection: Connection, _name: str, _context: object) -> None:
     # Rolling back to the savepoint would have healed the failure; releasing it passes the failure on.
-    root = connection.get_transaction()
-    if root is not None and connection.get_nested_transaction() in _failed:
-        _failed.add(root)
+    nested = connection.get_nested_transaction()
+    if nested in _failed:
+        outer: Any = nested._previous_nested or connection.get_transaction()  # type: ignore[union-attr]  # noqa: SLF001
+        _failed.add(outer)
+
+
+def may_write(statement: str) -> bool:
+    """Tell whether discarding a statement's effects may discard something."""
+    return not _READS.match(statement)
 
 
 def has_failed(session: AsyncSession) -> bool:
@@ -96,9 +118,11 @@ def claim_shared_connection(session: AsyncSession, owner: object) -> Engine | No
         UnitOfWorkError: while another unit of work is open.
     """
     engine: Any = session.sync_session.bind
+    if engine is not None:
+        _refuse_autocommit(engine)
     if not isinstance(engine, Engine) or not dialect_of(engine).shares_one_connection(engine):
         return None
-    if _sole_users.setdefault(engine, owner) is not owner:
+    if _sole_users.setdefault(engine.pool, owner) is not owner:
         raise UnitOfWorkError(
             "another unit of work is open on this in-memory database, whose sessions share one connection and so one "
             "transaction: pass that unit of work as uow=, or use a database file"
@@ -109,4 +133,4 @@ def claim_shared_connection(session: AsyncSession, owner: object) -> Engine | No
 def release_shared_connection(engine: Engine | None) -> None:
     """Let the next unit of work have the shared connection."""
     if engine is not None:
-        _sole_users.pop(engine, None)
+        _sole_users.pop(engine.pool, None)

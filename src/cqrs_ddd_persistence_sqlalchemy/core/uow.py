@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from sqlalchemy import event
 
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
+    adopt,
     begin_for_writing,
     claim_shared_connection,
     has_failed,
+    may_write,
     release_shared_connection,
 )
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import ORMExecuteState
+    from sqlalchemy.orm import Session, SessionTransaction
 
 SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
 CommitCallback: TypeAlias = "Callable[[], Any]"
@@ -59,6 +61,8 @@ class SQLAlchemyUnitOfWork:
         self._conflict: OptimisticConcurrencyError | None = None
         self._has_written = False
         self._callbacks: list[CommitCallback] = []
+        self._before_commit: list[Callable[[], Awaitable[None]]] = []
+        self._closing = False
         self._user: asyncio.Task[Any] | None = None
         self._unused = asyncio.Event()
         self._unused.set()
@@ -99,6 +103,11 @@ class SQLAlchemyUnitOfWork:
         if self._open:
             raise UnitOfWorkError("the unit of work is open already: make another one for another transaction")
         self._open = True
+        self._closing = False
+        if self.given_session is not None and self.given_session.in_transaction():
+            self._session = self._begin_session()
+            connection = await self._session.connection()
+            await connection.run_sync(adopt, self._session.sync_session, write=True)
         return self
 
     async def __aexit__(
@@ -151,7 +160,8 @@ class SQLAlchemyUnitOfWork:
             UnitOfWorkError: while another task's operation is under way.
         """
         task = asyncio.current_task()
-        if self._user is not None and self._user is not task:
+        other = self._user is not task and (self._user is not None or self._closing)
+        if other:
             raise UnitOfWorkError(
                 "two tasks use one open unit of work at once: give each task its own, or await them one by one"
             )
@@ -163,6 +173,15 @@ class SQLAlchemyUnitOfWork:
             self._user = outer
             if outer is None:
                 self._unused.set()
+
+    @contextmanager
+    def calling_before_commit(self, callback: Callable[[], Awaitable[None]]) -> Iterator[None]:
+        """Call back before each commit inside the block."""
+        self._before_commit.append(callback)
+        try:
+            yield
+        finally:
+            self._before_commit.remove(callback)
 
     def note_write(self) -> None:
         """Remember that there is something to lose."""
@@ -180,6 +199,8 @@ class SQLAlchemyUnitOfWork:
                     "cannot commit: the database refused a statement in this transaction, and everything in it is "
                     "rolled back. Put what may fail into 'async with uow.session.begin_nested():', or roll back first"
                 )
+            for callback in self._before_commit:
+                await callback()
             try:
                 await self._session.commit()
             except BaseException:
@@ -205,16 +226,25 @@ class SQLAlchemyUnitOfWork:
             assert self.session_factory is not None  # noqa: S101  (the constructor saw to it)
             session = self.session_factory()
         self._shared_engine = claim_shared_connection(session, self)
-        event.listen(session.sync_session, "after_begin", begin_for_writing)
-        event.listen(session.sync_session, "do_orm_execute", self._note_statement)
+        self._handler = self._begun
+        event.listen(session.sync_session, "after_begin", self._handler)
         return session
+
+    def _begun(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+        begin_for_writing(session, transaction, connection)
+        if not transaction.nested:
+            event.listen(connection, "before_cursor_execute", self._note_statement)
+
+    def _note_statement(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        # What the stores send is noted by their scope, which knows whether it was refused.
+        if self._user is None and may_write(statement):
+            self._has_written = True
 
     async def _close_session(self) -> None:
         session, self._session = self._session, None
         if session is None:
             return
-        event.remove(session.sync_session, "after_begin", begin_for_writing)
-        event.remove(session.sync_session, "do_orm_execute", self._note_statement)
+        event.remove(session.sync_session, "after_begin", self._handler)
         try:
             if session is not self.given_session:
                 # A task that is cancelled here still gives the connection back.
@@ -223,15 +253,19 @@ class SQLAlchemyUnitOfWork:
             release_shared_connection(self._shared_engine)
             self._shared_engine = None
 
-    def _note_statement(self, state: ORMExecuteState) -> None:
-        if not state.is_select:
-            self._has_written = True
-
     async def _other_task_has_straggled(self) -> bool:
         """Let an operation that another task has under way end: a rollback under it would corrupt the connection."""
         if self._user is None or self._user is asyncio.current_task():
             return False
-        await self._unused.wait()
+        self._closing = True
+        cancelled: asyncio.CancelledError | None = None
+        while self._user is not None:
+            try:
+                await self._unused.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
         return True
 
     def _warn_of_discarded_writes(self) -> None:

@@ -64,6 +64,10 @@ class DatabaseDialect(ABC):
         """Complete the transaction that SQLAlchemy has just begun, before its first statement."""
 
     @abstractmethod
+    def let_go(self, connection: Connection) -> None:
+        """Release what a cancelled statement holds, before its connection is thrown away."""
+
+    @abstractmethod
     def shares_one_connection(self, engine: Engine) -> bool:
         """Tell whether every session of the engine ends up on one connection, and so in one transaction."""
 

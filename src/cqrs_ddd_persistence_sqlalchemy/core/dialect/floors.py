@@ -45,7 +45,7 @@ def hold_floor(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
         statement = statement.where(
             sa.text(
                 "NOT EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 2 "
-                "AND l.pid = pg_backend_pid() AND l.classid = CAST(:events AS regclass)::oid)"
+                "AND l.mode = 'ShareLock' AND l.pid = pg_backend_pid() AND l.classid = CAST(:events AS regclass)::oid)"
             )
         )
     return statement

@@ -57,6 +57,9 @@ class PostgreSQL(DatabaseDialect):
     def begin(self, connection: Connection, *, write: bool) -> None:
         """Do nothing more: the driver has sent BEGIN."""
 
+    def let_go(self, connection: Connection) -> None:
+        """Do nothing: closing the connection ends its transaction."""
+
     def shares_one_connection(self, engine: Engine) -> bool:
         """Return False: each session has a connection, and so a transaction, of its own."""
         return False
@@ -66,7 +69,7 @@ class PostgreSQL(DatabaseDialect):
         if getattr(error.orig, "sqlstate", None) not in {"42P01", "3F000"}:
             return None
         found = re.search(r'"(.+?)"', str(error.orig))
-        return found[1] if found else ""
+        return found[1].removesuffix("_position_seq") if found else ""
 
     def missing_column(self, error: DBAPIError) -> str | None:
         """Recognise undefined_column."""
@@ -216,13 +219,15 @@ class PostgreSQL(DatabaseDialect):
         unique = (await connection.execute(_UNIQUE_KEYS, {"oid": oid})).scalars()
         return TableDescription(columns, tuple(tuple(names) for names in unique))
 
-    async def unlock_events(self, connection: AsyncConnection, events: sa.Table) -> None:
-        """Set what the trigger asks for, until the transaction ends."""
+    async def unlock_events(self, connection: AsyncConnection, events: sa.Table) -> str:
+        """Set what the trigger asks for, until the transaction ends, and return what was set before."""
+        was = await connection.scalar(sa.text("SELECT current_setting('cqrs_ddd.unlock_events', true)"))
         await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', 'on', true)"))
+        return str(was or "off")
 
     async def lock_events(self, connection: AsyncConnection, events: sa.Table, state: Any) -> None:
-        """Take the setting back."""
-        await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', 'off', true)"))
+        """Set what was set before."""
+        await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', :state, true)"), {"state": state})
 
 
 _COLUMNS = sa.text(

@@ -65,6 +65,9 @@ class SQLite(DatabaseDialect):
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
+            driver: Any = connection.connection.driver_connection
+            if driver.in_transaction:
+                return  # the engine was configured twice
             mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
             if mode not in {"IMMEDIATE", "DEFERRED"}:
                 raise PersistenceError(f"execution option sqlite_begin={mode!r}: use 'IMMEDIATE' or 'DEFERRED'")
@@ -79,6 +82,14 @@ class SQLite(DatabaseDialect):
         driver: Any = connection.connection.driver_connection
         if not driver.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN DEFERRED")
+
+    def let_go(self, connection: Connection) -> None:
+        """Roll back: closed with a statement that was not read to its end, a connection lives on and keeps its lock.
+
+        sqlite3_close_v2() makes it a zombie until that statement is finalized, here with the task's traceback.
+        """
+        driver: Any = connection.connection.dbapi_connection
+        driver.rollback()
 
     def shares_one_connection(self, engine: Engine) -> bool:
         """Return True for `:memory:`, which SQLAlchemy serves from one connection."""
@@ -236,7 +247,9 @@ class SQLite(DatabaseDialect):
     async def lock_events(self, connection: AsyncConnection, events: sa.Table, state: list[str]) -> None:
         """Put the triggers back as they were."""
         for statement in state:
-            await connection.exec_driver_sql(statement)
+            # A rollback to a savepoint inside may have put them back already.
+            again = re.sub(r"^CREATE TRIGGER (?!IF NOT)", "CREATE TRIGGER IF NOT EXISTS ", statement)
+            await connection.exec_driver_sql(again)
 
 
 def _as_glob(pattern: str) -> str:

@@ -1,0 +1,2 @@
+SELECT coalesce(max(events.position), ?) AS coalesce_1
+FROM events;
