@@ -38,7 +38,7 @@ def _entry(document, name, value):
     return all(_operation(stored, operator, operand) for operator, operand in value.items())
 
 
-def _operation(stored, operator, operand):
+def _operation(stored, operator, operand):  # noqa: PLR0911  (one answer an operator)
     compared = {"$gt": "__gt__", "$gte": "__ge__", "$lt": "__lt__", "$lte": "__le__"}
     if operator in compared:
         return stored is not None and getattr(stored, compared[operator])(operand) is True
