@@ -63,6 +63,7 @@ class SQLAlchemyUnitOfWork:
         self._callbacks: list[CommitCallback] = []
         self._before_commit: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
+        self._handler: Callable[[Session, SessionTransaction, Connection], None] = self._begun
         self._user: asyncio.Task[Any] | None = None
         self._unused = asyncio.Event()
         self._unused.set()
@@ -105,9 +106,13 @@ class SQLAlchemyUnitOfWork:
         self._open = True
         self._closing = False
         if self.given_session is not None and self.given_session.in_transaction():
-            self._session = self._begin_session()
-            connection = await self._session.connection()
-            await connection.run_sync(adopt, self._session.sync_session, write=True)
+            try:
+                connection = await self.session.connection()
+                await connection.run_sync(adopt, self.given_session.sync_session, write=True)
+            except BaseException:
+                self._open = False
+                await self._close_session()
+                raise
         return self
 
     async def __aexit__(
@@ -226,7 +231,6 @@ class SQLAlchemyUnitOfWork:
             assert self.session_factory is not None  # noqa: S101  (the constructor saw to it)
             session = self.session_factory()
         self._shared_engine = claim_shared_connection(session, self)
-        self._handler = self._begun
         event.listen(session.sync_session, "after_begin", self._handler)
         return session
 
@@ -285,5 +289,5 @@ async def _run(callbacks: list[CommitCallback]) -> None:
             result = callback()
             if inspect.isawaitable(result):
                 await result
-        except Exception:
+        except Exception:  # whatever it raises: the commit stands, and the other callbacks have a right to run
             logger.exception("callback %r failed after the commit", callback)
