@@ -128,6 +128,7 @@ async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
     dialect_of(engine).prepare_for_migrations(engine.sync_engine)
     try:
         with _connection_errors_in_one_line(engine):
+            dialect_of(engine).probe(engine.url)
             connection = await engine.connect()
         try:
             await connection.run_sync(_run_on, settings)
@@ -140,11 +141,12 @@ async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
 def _run_on(connection: Connection, settings: Settings) -> None:
     lock = migration_lock(connection, settings) if settings.writes else nullcontext()
     with _schema_errors_in_one_line(connection), lock:
-        _refuse_newer_database(connection, settings)
+        with _looking_only(connection):
+            _refuse_newer_database(connection, settings)
+            if settings.is_application and settings.command == "check":
+                _refuse_old_library(connection)
         if settings.is_application and settings.command == "upgrade":
             upgrade_library(connection=connection, opts=_transactions(settings, connection))
-        elif settings.is_application and settings.command == "check":
-            _refuse_old_library(connection)
         revision = ProjectionRevision(settings, context.script)
         context.configure(
             connection=connection,
@@ -168,6 +170,15 @@ def _must_keep_rows(settings: Settings) -> bool:
     return settings.command == "downgrade" and not settings.allow_data_loss
 
 
+@contextmanager
+def _looking_only(connection: Connection) -> Iterator[None]:
+    """End the transaction that looking began: Alembic would take it for the caller's, and commit nothing."""
+    joined = connection.in_transaction()
+    yield
+    if not joined:
+        connection.rollback()
+
+
 def _refuse_newer_database(connection: Connection, settings: Settings) -> None:
     """Say what an unknown revision in a version table means; Alembic only says that it cannot locate it."""
     chains = [(settings.version_table, context.script)]
@@ -185,7 +196,6 @@ def _refuse_newer_database(connection: Connection, settings: Settings) -> None:
 
 def _refuse_old_library(connection: Connection) -> None:
     behind = library_is_behind(connection)
-    connection.rollback()
     if behind:
         raise CommandError(f"the database is behind the library: {behind}; run: alembic upgrade head")
 
@@ -222,6 +232,11 @@ def _schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        forbidden = dialect.forbidden(error)
+        if forbidden is not None:
+            raise CommandError(
+                f"the database's user may not do this: {forbidden}; migrate as the schema's owner, or grant the right"
+            ) from error
         table = dialect.existing_table(error)
         if table is None:
             raise

@@ -79,8 +79,8 @@ def read_settings() -> Settings:
         is_application=is_application,
         projection=options.get("projection"),
         projections_module=config.get_alembic_option("projections"),
-        allow_data_loss=options.get("allow-data-loss") == "yes",
-        allow_proxy=options.get("allow-proxy") == "yes",
+        allow_data_loss="allow-data-loss" in options,
+        allow_proxy="allow-proxy" in options,
         lock_wait_seconds=_seconds("lock_wait_seconds", wait),
     )
 
@@ -122,6 +122,8 @@ def _x_options() -> dict[str, str]:
             raise CommandError(f"-x {name} is given twice")
         if not value:
             raise CommandError(f"-x {name} needs a value: -x {name}=... ({_X_OPTIONS[name]})")
+        if name.startswith("allow-") and value != "yes":
+            raise CommandError(f"-x {name}={value}: the only value is yes ({_X_OPTIONS[name]})")
         options[name] = value
     return options
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import sqlalchemy as sa
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -90,6 +90,14 @@ class DatabaseDialect(ABC):
     @abstractmethod
     def existing_table(self, error: DBAPIError) -> str | None:
         """Return the name of the table that could not be created because it exists, or None."""
+
+    @abstractmethod
+    def forbidden(self, error: DBAPIError) -> str | None:
+        """Return what the database's user has no right to, in the database's words, or None."""
+
+    @abstractmethod
+    def probe(self, url: URL) -> None:
+        """Raise what `connect_error` recognises if it takes no connection to see that none can be made."""
 
     @abstractmethod
     def connect_error(self, error: BaseException) -> str | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy.engine import Connection, Engine, Transaction
+    from sqlalchemy.engine import URL, Connection, Engine, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # First half of the migration lock's key; the schema's name is the second.
@@ -98,6 +98,14 @@ class PostgreSQL(DatabaseDialect):
         """Recognise duplicate_table."""
         found = re.search(r'"(.+?)"', str(error.orig))
         return found[1] if found and getattr(error.orig, "sqlstate", None) == "42P07" else None
+
+    def forbidden(self, error: DBAPIError) -> str | None:
+        """Recognise insufficient_privilege."""
+        cause = getattr(error.orig, "__cause__", None) or error.orig
+        return str(cause) if getattr(error.orig, "sqlstate", None) == "42501" else None
+
+    def probe(self, url: URL) -> None:
+        """Do nothing: only the server knows."""
 
     def connect_error(self, error: BaseException) -> str | None:
         """Recognise what asyncpg and the network raise before there is a connection, wrapped or not.

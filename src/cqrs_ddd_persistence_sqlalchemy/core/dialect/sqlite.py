@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 BUSY_TIMEOUT_MS = 60_000
@@ -122,6 +123,17 @@ class SQLite(DatabaseDialect):
         found = re.match(r'table "?(.+?)"? already exists', str(error.orig))
         return found[1] if found else None
 
+    def forbidden(self, error: DBAPIError) -> str | None:
+        """Recognise a file that may only be read."""
+        return str(error.orig) if "readonly database" in str(error.orig) else None
+
+    def probe(self, url: URL) -> None:
+        """Open the file and close it again: a connection that fails leaves a thread behind to the event loop."""
+        path = url.database or ":memory:"
+        if path != ":memory:" and not path.startswith("file:"):
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA schema_version")
+
     def connect_error(self, error: BaseException) -> str | None:
         """Recognise a file that cannot be opened or is no database."""
         reason = error.orig if isinstance(error, DBAPIError) else error
@@ -137,9 +149,6 @@ class SQLite(DatabaseDialect):
         @event.listens_for(engine, "connect")
         def set_up(connection: Any, _record: object) -> None:
             connection.isolation_level = None
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA schema_version")  # opens the file, and finds out whether it is a database
-            cursor.close()
 
     def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
         """Begin the transaction of the whole run with the write lock, which keeps every other writer out.
