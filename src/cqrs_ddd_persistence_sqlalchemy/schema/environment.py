@@ -241,6 +241,6 @@ def _schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
         if table is None:
             raise
         raise CommandError(
-            f"table {table!r} is in the database already (or an index of that name), but no revision made it. If "
-            "create_all or ensure_collection made it as the revision would, adopt it with: alembic stamp <revision>"
+            f"table {table!r} is in the database already (or an index of that name), but no revision made it. If it is "
+            "a projection's that ensure_collection made, adopt it with: alembic stamp <revision> (docs/migrations.md)"
         ) from error
