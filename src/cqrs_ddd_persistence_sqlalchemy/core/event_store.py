@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -11,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
@@ -126,7 +126,7 @@ class SQLAlchemyEventStore:
         check_count("limit", limit)
         async with self._scope.read(uow) as connection:
             bound = await dialect_of(connection).readable_position(connection, self._table)
-            statement = _after(
+            statement = read_after(
                 self._table,
                 bounded=bound is not None,
                 types=(event_types is not None, aggregate_types is not None),
@@ -204,7 +204,7 @@ class SQLAlchemyEventStore:
     async def _append(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent]:
         dialect = dialect_of(connection)
         await dialect.hold_readers(connection, self._table)
-        statement = _insert(self._table, dialect.name)
+        statement = append_statement(self._table, dialect.name)
         parameters = {"batch": plan.batch(dialect.json_time)}
         while True:
             savepoint = await connection.begin_nested() if plan.needs_savepoint else None
@@ -237,54 +237,6 @@ class SQLAlchemyEventStore:
                     reason="an event with this event_id is stored already",
                 )
         plan.check_positions()
-
-
-@lru_cache(maxsize=1024)
-def _insert(table: sa.Table, dialect_name: str) -> sa.Insert:
-    """Insert a batch given as one JSON parameter; the versions are counted and compared by the statement itself."""
-    dialect = dialect_named(dialect_name)
-    copied = [
-        table.c[name]
-        for name in (
-            "event_id", "aggregate_id", "aggregate_type", "event_type", "payload", "metadata", "occurred_at",
-            "correlation_id", "causation_id", "schema_version",
-        )
-    ]  # fmt: skip
-    numbers = [sa.column(name, sa.BigInteger()) for name in ("row_number", "row_in_stream", "stream_version")]
-    rows = dialect.json_rows("batch", [*copied, *numbers])
-    stream, other = table.alias("stream"), table.alias("other")
-    current = (
-        sa.select(sa.func.coalesce(sa.func.max(stream.c.version), 0))
-        .where(stream.c.aggregate_id == rows.c.aggregate_id)
-        .scalar_subquery()
-    )
-    taken = sa.select(sa.literal_column("1")).where(other.c.event_id == rows.c.event_id).scalar_subquery()
-    # Scalar subqueries in a materialized CTE are index look-ups, one a row, whatever the planner knows of the table:
-    # as joins or NOT EXISTS they became scans of all events.
-    known = sa.select(*rows.c, current.label("current"), taken.label("taken")).cte("known")
-    known = known.prefix_with("MATERIALIZED")
-    source = (
-        sa.select(*(known.c[column.name] for column in copied), known.c.current + known.c.row_in_stream, dialect.now)
-        .where(
-            sa.or_(known.c.stream_version.is_(None), known.c.stream_version == known.c.current),
-            known.c.taken.is_(None),
-        )
-        .order_by(known.c.row_number)
-    )
-    names = [*(column.name for column in copied), "version", "recorded_at"]
-    insert: sa.Insert = dialect.insert(table).from_select(names, source).on_conflict_do_nothing()
-    return insert.returning(table.c.event_id, table.c.version, table.c.position, table.c.recorded_at)
-
-
-@lru_cache(maxsize=1024)
-def _after(table: sa.Table, *, bounded: bool, types: tuple[bool, bool]) -> sa.Select[Any]:
-    statement = sa.select(table).where(table.c.position > sa.bindparam("after"))
-    if bounded:
-        statement = statement.where(table.c.position <= sa.bindparam("bound"))
-    for wanted, name in zip(types, ("event_type", "aggregate_type"), strict=True):
-        if wanted:
-            statement = statement.where(table.c[name].in_(sa.bindparam(f"{name}s", expanding=True)))
-    return statement.order_by(table.c.position).limit(sa.bindparam("limit", type_=sa.Integer()))
 
 
 def _names(name: str, values: Collection[str] | None) -> list[str] | None:
