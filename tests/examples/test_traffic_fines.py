@@ -177,16 +177,29 @@ def test_the_committed_revision_is_what_the_command_writes(tmp_path):
 @needs_log
 def test_the_real_log_survives_ten_kills(target):
     """Killed at ten random moments and started again, the read model equals the log, case by case."""
-    rng = random.Random(11)
-    for _ in range(10):
-        process = start(target, "--events", str(LOG))
+    run_with_kills(target, LOG, kills=10, seed=11)
+    assert_equal_to_log(target, LOG)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_survives_a_hundred_kills(target, small_log, seed):
+    """The same with our own log, for as long as it takes: one event a transaction, twenty kills a round."""
+    run_with_kills(target, small_log, "--batch-size", "1", kills=20, seed=seed)
+    assert_equal_to_log(target, small_log)
+
+
+def run_with_kills(target, log: Path, *arguments: str, kills: int, seed: int) -> None:
+    """Start the demo, kill it after a random while, and in the end let it finish."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        process = start(target, "--events", str(log), *arguments)
         deadline = time.monotonic() + rng.uniform(0.3, 2.5)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
         process.communicate()
-    run(target, "--events", str(LOG))
-    assert_equal_to_log(target, LOG)
+    run(target, "--events", str(log), *arguments)
 
 
 def test_two_runs_at_once_do_the_work_once(target, small_log):
