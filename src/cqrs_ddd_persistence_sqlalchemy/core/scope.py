@@ -123,20 +123,19 @@ async def _transaction(session: AsyncSession, *, write: bool) -> AsyncIterator[A
         with _translated_errors(connection):
             yield connection
         return
+    # An object of its own: two scopes on one session each take back what they have put there.
     handler = partial(begin_for_writing if write else begin_for_reading)
     shared = claim_shared_connection(session, session)
     event.listen(session.sync_session, "after_begin", handler)
     try:
-        connection = await session.connection(execution_options=None if write else READ_ONLY)
-        with _translated_errors(connection):
-            yield connection
-        if write:
-            await session.commit()
-    except BaseException:
-        await session.rollback()
-        raise
-    else:
-        await session.rollback()
+        try:
+            connection = await session.connection(execution_options=None if write else READ_ONLY)
+            with _translated_errors(connection):
+                yield connection
+            if write:
+                await session.commit()
+        finally:
+            await session.rollback()  # after a commit there is nothing left to roll back
     finally:
         event.remove(session.sync_session, "after_begin", handler)
         release_shared_connection(shared)

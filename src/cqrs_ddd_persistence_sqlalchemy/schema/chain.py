@@ -22,7 +22,7 @@ _LIBRARY_REVISION = "cqrs_"
 
 
 def library_script() -> ScriptDirectory:
-    """Return the library's revisions, without those that a team keeps beside them in a checkout."""
+    """Return the chain in the library's folder: in a checkout also a team's own revisions behind them."""
     return ScriptDirectory(str(MIGRATIONS_FOLDER))
 
 
