@@ -1,10 +1,10 @@
 <%
-    if projections is UNDEFINED:
+    if records is UNDEFINED:
         if config.cmd_opts is not None and config.cmd_opts.x:
             raise ValueError("set 'revision_environment = true' in alembic.ini: -x needs the environment to run")
-        collections, render = (), str
+        record, render = {"projections": (), "schemas": {}}, str
     else:
-        collections, render = tuple(projections), finished
+        record, render = records.get(up_revision, {"projections": (), "schemas": {}}), finished
 %>"""${message}.
 
 Revision ID: ${up_revision}
@@ -16,14 +16,41 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-${imports if imports else ""}
+${imports + "\n" if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 # The collections whose tables this revision changes.
-projections: tuple[str, ...] = ${repr(collections)}
+projections: tuple[str, ...] = ${repr(record["projections"])}
+% if record["schemas"]:
+# What it leaves them as, for comparisons: each one's fingerprint, None for a dropped one, and its schema.
+fingerprints: dict[str, str | None] = {
+% for collection, schema in record["schemas"].items():
+    ${repr(collection)}: ${repr(schema and schema.fingerprint)},
+% endfor
+}
+schemas = {
+% for collection, schema in record["schemas"].items():
+% if schema:
+    ${repr(collection)}: {
+        'fields': [
+% for field in schema.fields:
+            ${repr(field)},
+% endfor
+        ],
+        'indexes': [
+% for index in schema.indexes:
+            ${repr(index.to_dict())},
+% endfor
+        ],
+        'primary_key': ${repr(schema.primary_key)},
+    },
+% endif
+% endfor
+}
+% endif
 
 
 def upgrade() -> None:

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.schema.test_command_line import VERSION_TABLE, tables
+from tests.support.command_line import VERSION_TABLE, tables
 from tests.support.databases import ROOT, Database
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from tests.schema.test_command_line import (
+from tests.support.command_line import (
     APPEND,
     HEAD,
     REVISIONS,
@@ -26,6 +26,7 @@ from tests.schema.test_command_line import (
     schema,
     succeed,
     tables,
+    write_ini,
 )
 from tests.support.databases import ROOT, Database
 
@@ -33,14 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIBRARY_TABLES = {"events", "projection_positions", VERSION_TABLE}
-SETTINGS = {
-    "script_location": "cqrs_ddd_persistence_sqlalchemy:migrations",
-    "version_locations": "%(here)s/versions",
-    "path_separator": "newline",
-    "prepend_sys_path": ".",
-    "revision_environment": "true",
-}
-LOGGING = (ROOT / "alembic.ini").read_text().partition("[loggers]")
 READ_MODELS = """
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
 
@@ -48,12 +41,6 @@ orders = ProjectionSchema("order_summaries", [("id", "UUID PRIMARY KEY"), ("tota
 fields = [("id", "TEXT PRIMARY KEY"), ("name", "TEXT DEFAULT 'it''s 50%: x'")]
 customers = ProjectionSchema("customers", fields, indexes=["name"])
 """
-
-
-def write_ini(folder: Path, **settings: str | None) -> None:
-    """Write the application's alembic.ini; None leaves a setting out."""
-    lines = [f"{name} = {value}" for name, value in (SETTINGS | settings).items() if value is not None]
-    (folder / "alembic.ini").write_text("\n".join(["[alembic]", *lines, "", *LOGGING[1:]]))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.schema.test_application import write_ini
-from tests.schema.test_command_line import (
+from tests.support.command_line import (
     HEAD,
     REVISIONS,
     VERSION_TABLE,

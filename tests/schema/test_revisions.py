@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
-from cqrs_ddd_persistence_sqlalchemy.schema.revisions import check_collection, load_schema
-from tests.schema.test_command_line import (
+from cqrs_ddd_persistence_sqlalchemy.schema.registry import check_collection, load_schema
+from tests.support.command_line import (
     DEAD,
     HEAD,
     column,

@@ -7,7 +7,7 @@ from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy.schema.urls import async_url
-from tests.schema.test_command_line import copy_repository, run, succeed, tables
+from tests.support.command_line import copy_repository, run, succeed, tables
 
 AWKWARD_PASSWORD = "p@ss:w/ord?100%#&="
 ENCODED_PASSWORD = "p%40ss%3Aw%2Ford%3F100%25%23%26%3D"

@@ -13,8 +13,8 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_ta
 from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
 from tests.conftest import check_no_leaks
 from tests.schema.test_chain import chain
-from tests.schema.test_command_line import HEAD, REVISIONS, VERSION_TABLE
 from tests.schema.test_revisions import EVERYTHING, LONG_NAMED
+from tests.support.command_line import HEAD, REVISIONS, VERSION_TABLE
 
 ORDERS = ProjectionSchema(
     "order_summaries",

@@ -1,6 +1,6 @@
 """The types that a projection's column may have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
@@ -32,6 +32,9 @@ class Kind(StrEnum):
 
 # Both are stored one way only: times are always aware, documents are binary JSON where there is such a thing.
 _SPELLINGS = {Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE", Kind.JSON: "JSONB"}
+
+# CHAR(n) pads with blanks and REAL keeps six digits on PostgreSQL: values would not come back as they went in.
+_STORED_AS = {Kind.CHAR: Kind.VARCHAR, Kind.REAL: Kind.DOUBLE}
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class ColumnType:
         elif self.precision is not None:
             text += f"({self.precision}, {self.scale})"
         return f"{text}[]" if self.array else text
+
+    @property
+    def stored(self) -> "ColumnType":
+        """The type of the table's column: VARCHAR for CHAR and DOUBLE PRECISION for REAL, itself for all others."""
+        return replace(self, kind=_STORED_AS.get(self.kind, self.kind))
 
     @property
     def indexable(self) -> bool:

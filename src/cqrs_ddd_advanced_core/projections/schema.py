@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from pydantic import BaseModel
@@ -125,11 +125,12 @@ class ProjectionSchema:
         """Sixteen hexadecimal digits that change exactly when the table would.
 
         The order of columns and of indexes does not count: a column that a migration adds ends up last,
-        wherever the schema lists it. The order of the key's columns does.
+        wherever the schema lists it. The order of the key's columns does. CHAR(n) and VARCHAR(n) make the
+        same table, and so do REAL and DOUBLE PRECISION.
         """
         canonical = [
             self.collection,
-            sorted(self.fields),
+            sorted((each.name, replace(each, type=each.type.stored).definition) for each in self.columns),
             self.primary_key,
             sorted((index.to_dict() for index in self.indexes), key=lambda index: str(index["name"])),
         ]

@@ -25,6 +25,7 @@ from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
     upgrade_library,
 )
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import tables_with_rows_kept
+from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import with_short_locks
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
 from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
@@ -49,12 +50,17 @@ def run() -> None:
     if config.cmd_opts is not None and config.config_file_name and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     settings = read_settings()
-    if settings.is_application and settings.command == "autogenerate":
+    if settings.command == "autogenerate" and settings.is_application and not settings.has_projections:
         raise CommandError(
-            "projections are not compared with the database yet: write the revision of a new one with "
-            'alembic -x projection=package.module:schema revision -m "...", and other changes by hand'
+            "there is nothing to compare the database with: name the module that declares your schemas in the "
+            "configuration, as in projections = package.read_models"
         )
-    if settings.command == "revision" or settings.projection is not None:
+    if settings.projection is not None and settings.command not in {"revision", "autogenerate"}:
+        raise CommandError(
+            "-x projection= writes one projection's revision: use it as "
+            'alembic -x projection=package.module:schema revision -m "..."'
+        )
+    if settings.command == "revision":
         _write_revision(settings)
     elif context.is_offline_mode():
         _write_script(settings, database_url())
@@ -64,12 +70,7 @@ def run() -> None:
 
 def _write_revision(settings: Settings) -> None:
     """Render a revision without a database: its DDL is the same on all of them."""
-    if settings.command != "revision":
-        raise CommandError(
-            "-x projection= writes one projection's revision: use it as "
-            'alembic -x projection=package.module:schema revision -m "..."'
-        )
-    revision = ProjectionRevision(settings, context.script)
+    revision = ProjectionRevision(settings, context.script, context.config)
     logger = logging.getLogger("alembic.runtime.migration")
     logger.disabled = True  # it would tell of a database, and there is none
     try:
@@ -145,19 +146,23 @@ def _run_on(connection: Connection, settings: Settings) -> None:
             _refuse_newer_database(connection, settings)
             if settings.is_application and settings.command == "check":
                 _refuse_old_library(connection)
-        if settings.is_application and settings.command == "upgrade":
-            upgrade_library(connection=connection, opts=_transactions(settings, connection))
-        revision = ProjectionRevision(settings, context.script)
-        context.configure(
-            connection=connection,
-            version_table=settings.version_table,
-            **_transactions(settings, connection),
-            **compare_options(settings, connection.dialect),
-            **revision.options,
-        )
-        guard = tables_with_rows_kept(connection) if _must_keep_rows(settings) else nullcontext()
-        with guard, context.begin_transaction():
-            context.run_migrations()
+        with_short_locks(connection, settings, lambda: _migrate(connection, settings))
+
+
+def _migrate(connection: Connection, settings: Settings) -> None:
+    if settings.is_application and settings.command == "upgrade":
+        upgrade_library(connection=connection, opts=_transactions(settings, connection))
+    revision = ProjectionRevision(settings, context.script, context.config)
+    context.configure(
+        connection=connection,
+        version_table=settings.version_table,
+        **_transactions(settings, connection),
+        **compare_options(settings, connection.dialect),
+        **revision.options,
+    )
+    guard = tables_with_rows_kept(connection) if _must_keep_rows(settings) else nullcontext()
+    with guard, context.begin_transaction():
+        context.run_migrations()
 
 
 def _transactions(settings: Settings, connection: Connection) -> dict[str, Any]:

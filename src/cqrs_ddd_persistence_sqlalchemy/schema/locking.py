@@ -50,7 +50,7 @@ def migration_lock(connection: Connection, settings: Settings) -> Iterator[None]
         if not waits:
             logger.info("Another migration is running; waiting for it to end")
             waits = True
-        _sleep(connection, POLL_SECONDS)
+        sleep(connection, POLL_SECONDS)
     try:
         yield
         if not joined and connection.in_transaction():
@@ -72,7 +72,7 @@ def _refuse_proxy(connection: Connection, settings: Settings) -> None:
         )
 
 
-def _sleep(connection: Connection, seconds: float) -> None:
+def sleep(connection: Connection, seconds: float) -> None:
     """Sleep without holding up the event loop, which may be the one that runs the other migration."""
     if connection.dialect.is_async:
         await_only(asyncio.sleep(seconds))

@@ -11,11 +11,14 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import ExactDecimal, PortableA
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
 
+# Unescaped, SQLAlchemy would read a colon in a literal as the beginning of a parameter.
+COLON = r"\:"
+
 
 def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
     """Render a column type or default that the databases spell differently; leave the rest to Alembic."""
-    if kind == "server_default" and isinstance(getattr(item, "arg", item), PortableLiteral):
-        return _literal(getattr(item, "arg", item))
+    if kind == "server_default":
+        return _default(getattr(item, "arg", item))
     if kind != "type":
         return False
     if isinstance(item, UTCDateTime | ExactDecimal):
@@ -25,6 +28,13 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     if isinstance(item, sa.JSON):
         return _json_or("postgresql.JSONB()", context)
     return False
+
+
+def _default(default: Any) -> str | Literal[False]:
+    if isinstance(default, PortableLiteral):
+        return _literal(default)
+    # Alembic would write it as the database of this run wants it, which is not where it will run.
+    return f"sa.text({str(default).replace(':', COLON)!r})" if isinstance(default, sa.TextClause) else False
 
 
 def _json_or(postgresql: str, context: AutogenContext) -> str:
@@ -41,7 +51,7 @@ def _scalar(item: Any) -> str:
 
 
 def _literal(literal: PortableLiteral) -> str:
-    postgresql, sqlite = (repr(text.replace(":", r"\:")) for text in (literal.postgresql, literal.sqlite))
+    postgresql, sqlite = (repr(text.replace(":", COLON)) for text in (literal.postgresql, literal.sqlite))
     if postgresql == sqlite:
         return f"sa.text({postgresql})"
     return f'sa.text({sqlite} if op.get_context().dialect.name == "sqlite" else {postgresql})'

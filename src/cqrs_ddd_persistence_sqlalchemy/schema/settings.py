@@ -26,6 +26,8 @@ _X_OPTIONS = {
 }
 _WRITING = {"upgrade", "downgrade", "do_stamp", "do_ensure_version"}
 DEFAULT_LOCK_WAIT_SECONDS = 600
+DEFAULT_LOCK_TIMEOUT_SECONDS = 2
+DEFAULT_LOCK_TIMEOUT_RETRIES = 30
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Settings:
         projection: the target of `-x projection=`, or None.
         projections_module: the module in which all schemas are declared, or None.
         lock_wait_seconds: how long to wait for another migration.
+        lock_timeout_seconds: how long to wait for a table that is in use, on PostgreSQL.
+        lock_timeout_retries: how often to try again after that.
     """
 
     command: str
@@ -48,11 +52,18 @@ class Settings:
     allow_data_loss: bool
     allow_proxy: bool
     lock_wait_seconds: float
+    lock_timeout_seconds: float
+    lock_timeout_retries: int
 
     @property
     def version_table(self) -> str:
         """The table that holds the head of this chain."""
         return "alembic_version" if self.is_application else LIBRARY_VERSION_TABLE
+
+    @property
+    def has_projections(self) -> bool:
+        """Whether there are schemas to compare the database with."""
+        return self.projection is not None or self.projections_module is not None
 
     @property
     def writes(self) -> bool:
@@ -73,7 +84,6 @@ def read_settings() -> Settings:
     command = _command(config)
     if command in {"revision", "autogenerate"} and not is_application:
         _refuse_revision_in_package(config)
-    wait = config.get_alembic_option("lock_wait_seconds") or str(DEFAULT_LOCK_WAIT_SECONDS)
     return Settings(
         command=command,
         is_application=is_application,
@@ -81,7 +91,9 @@ def read_settings() -> Settings:
         projections_module=config.get_alembic_option("projections"),
         allow_data_loss="allow-data-loss" in options,
         allow_proxy="allow-proxy" in options,
-        lock_wait_seconds=_seconds("lock_wait_seconds", wait),
+        lock_wait_seconds=_number(config, "lock_wait_seconds", DEFAULT_LOCK_WAIT_SECONDS),
+        lock_timeout_seconds=_number(config, "lock_timeout_seconds", DEFAULT_LOCK_TIMEOUT_SECONDS),
+        lock_timeout_retries=int(_number(config, "lock_timeout_retries", DEFAULT_LOCK_TIMEOUT_RETRIES)),
     )
 
 
@@ -151,11 +163,14 @@ def _refuse_revision_in_package(config: Config) -> None:
         )
 
 
-def _seconds(name: str, text: str) -> float:
+def _number(config: Config, name: str, default: float) -> float:
+    text = config.get_alembic_option(name) or str(default)
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = -1
-    if not 0 <= seconds < float("inf"):
-        raise CommandError(f"{name} = {text!r}: give a number of seconds")
-    return seconds
+        number = -1
+    whole = not name.endswith("_retries") or number.is_integer()
+    if not (0 <= number < float("inf") and whole):
+        unit = "seconds" if name.endswith("_seconds") else "retries"
+        raise CommandError(f"{name} = {text!r}: give a number of {unit}")
+    return number

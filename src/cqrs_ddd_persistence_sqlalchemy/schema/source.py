@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import UNKNOWN_RESERVED_WORDS
+from cqrs_ddd_persistence_sqlalchemy.schema.rendering import COLON
 
 _NAMING_CALLS = frozenset(
-    {"Column", "PrimaryKeyConstraint", "UniqueConstraint", "create_table", "drop_table", "create_index"}
+    {
+        *("Column", "PrimaryKeyConstraint", "UniqueConstraint", "create_table", "drop_table", "create_index"),
+        *("batch_alter_table", "add_column", "alter_column", "drop_column", "create_unique_constraint", "drop_index"),
+    }
 )
 
 
@@ -22,16 +27,17 @@ def finished(body: str) -> str:
                 if constant.value in UNKNOWN_RESERVED_WORDS:
                     edits[_place(constant)] = f"sa.quoted_name({constant.value!r}, True)"
             for constant in _predicates(node):
-                # Unescaped, SQLAlchemy would read a colon in a literal as the beginning of a parameter.
-                edits[_place(constant)] = repr(str(constant.value).replace(":", r"\:"))
-    return _edited(source, edits)[len(header) :]
+                edits[_place(constant)] = repr(str(constant.value).replace(":", COLON))
+    # Where a block ends in a block, Alembic's printer leaves two empty lines.
+    return re.sub(r"\n(\s*\n)+", "\n\n", _edited(source, edits)[len(header) :])
 
 
 def _names(call: ast.Call) -> list[ast.Constant]:
     assert isinstance(call.func, ast.Attribute)  # noqa: S101  (for the type checker)
     if call.func.attr not in _NAMING_CALLS:
         return []
-    parts = [part for arg in call.args for part in (arg.elts if isinstance(arg, ast.List) else [arg])]
+    args = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "table_name")]
+    parts = [part for arg in args for part in (arg.elts if isinstance(arg, ast.List) else [arg])]
     return [part for part in parts if isinstance(part, ast.Constant)]
 
 

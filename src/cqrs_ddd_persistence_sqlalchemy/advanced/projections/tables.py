@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -29,16 +28,13 @@ if TYPE_CHECKING:
     from cqrs_ddd_advanced_core.projections.predicates import Condition
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 
-# CHAR(n) pads with blanks and REAL keeps six digits on PostgreSQL: values would not come back as they went in.
 _TYPES: dict[Kind, Callable[[ColumnType], TypeEngine[Any]]] = {
-    Kind.CHAR: lambda type_: sa.String(type_.length),
     Kind.VARCHAR: lambda type_: sa.String(type_.length),
     Kind.TEXT: lambda _: sa.Text(),
     Kind.SMALLINT: lambda _: sa.SmallInteger(),
     Kind.INTEGER: lambda _: sa.Integer(),
     Kind.BIGINT: lambda _: sa.BigInteger(),
     Kind.DECIMAL: lambda type_: ExactDecimal(type_.precision or 0, type_.scale or 0),
-    Kind.REAL: lambda _: sa.Double(),
     Kind.DOUBLE: lambda _: sa.Double(),
     Kind.BOOLEAN: lambda _: sa.Boolean(),
     Kind.DATE: lambda _: sa.Date(),
@@ -52,9 +48,8 @@ _TYPES: dict[Kind, Callable[[ColumnType], TypeEngine[Any]]] = {
 
 def sql_type(column_type: ColumnType) -> TypeEngine[Any]:
     """Return the SQLAlchemy type that stores such values on both databases."""
-    if column_type.array:
-        return PortableArray(_TYPES[column_type.kind](column_type))
-    return _TYPES[column_type.kind](column_type)
+    scalar = _TYPES[column_type.stored.kind](column_type)
+    return PortableArray(scalar) if column_type.array else scalar
 
 
 def created_as(column_type: ColumnType, *, arrays: bool) -> ColumnType:
@@ -64,10 +59,7 @@ def created_as(column_type: ColumnType, *, arrays: bool) -> ColumnType:
         column_type: of the schema.
         arrays: whether the database has arrays; where not, they are JSON.
     """
-    if column_type.array and not arrays:
-        return ColumnType(Kind.JSON)
-    kind = {Kind.CHAR: Kind.VARCHAR, Kind.REAL: Kind.DOUBLE}.get(column_type.kind, column_type.kind)
-    return replace(column_type, kind=kind)
+    return column_type.stored if arrays or not column_type.array else ColumnType(Kind.JSON)
 
 
 def build_table(schema: ProjectionSchema, metadata: sa.MetaData, *, db_schema: str | None = None) -> sa.Table:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import Catalogue
+
 
 #: Execution options of a connection that will only read: where beginning takes a lock, it takes none.
 READ_ONLY: Mapping[str, Any] = {"sqlite_begin": "DEFERRED"}
@@ -50,6 +52,8 @@ class DatabaseDialect(ABC):
     #: The database's clock as an SQL expression, read when the statement runs.
     now: sa.ColumnElement[datetime]
 
+    #: How the database spells types, defaults and indexes.
+    catalogue: Catalogue
     #: How many digits of a decimal a column holds without loss; None for all that its type declares.
     exact_decimal_digits: int | None = None
     #: Whether columns can be arrays; where not, they are JSON lists.
@@ -86,6 +90,14 @@ class DatabaseDialect(ABC):
     @abstractmethod
     def is_deadlock(self, error: DBAPIError) -> bool:
         """Tell whether the database chose this transaction to break a deadlock: it is rolled back, try again."""
+
+    @abstractmethod
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        """Tell whether a lock was not to be had within the time of `limit_lock_waits`."""
+
+    @abstractmethod
+    def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
+        """Let no statement of this transaction wait for a table longer than that; 0 for no limit."""
 
     @abstractmethod
     def existing_table(self, error: DBAPIError) -> str | None:

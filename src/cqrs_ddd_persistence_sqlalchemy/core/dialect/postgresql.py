@@ -17,6 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     TableRef,
     qualified_name,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCatalogue
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
@@ -30,21 +31,12 @@ if TYPE_CHECKING:
 # First half of the migration lock's key; the schema's name is the second.
 _MIGRATION_LOCK = 0x63717273
 
-# What format_type() says, in the words of the projection grammar.
-_TYPE_WORDS = {
-    "character varying": "VARCHAR",
-    "character": "CHAR",
-    "numeric": "DECIMAL",
-    "timestamp with time zone": "TIMESTAMP WITH TIME ZONE",
-    "time without time zone": "TIME",
-    "json": "JSONB",
-}
-
 
 class PostgreSQL(DatabaseDialect):
     """What PostgreSQL does its own way."""
 
     name = "postgresql"
+    catalogue = PostgreSQLCatalogue()
     now: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
 
     def __init__(self) -> None:
@@ -93,6 +85,14 @@ class PostgreSQL(DatabaseDialect):
     def is_deadlock(self, error: DBAPIError) -> bool:
         """Recognise deadlock_detected."""
         return getattr(error.orig, "sqlstate", None) == "40P01"
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        """Recognise lock_not_available."""
+        return getattr(error.orig, "sqlstate", None) == "55P03"
+
+    def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
+        """Set lock_timeout until the transaction ends."""
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
 
     def existing_table(self, error: DBAPIError) -> str | None:
         """Recognise duplicate_table."""
@@ -223,7 +223,7 @@ class PostgreSQL(DatabaseDialect):
         if oid is None:
             return None
         rows = (await connection.execute(_COLUMNS, {"oid": oid})).mappings().all()
-        columns = tuple({**row, "type": _grammar_type(row["type"])} for row in rows)
+        columns = tuple({**row, "type": self.catalogue.grammar_type(row["type"])} for row in rows)
         unique = (await connection.execute(_UNIQUE_KEYS, {"oid": oid})).scalars()
         return TableDescription(columns, tuple(tuple(names) for names in unique))
 
@@ -261,13 +261,3 @@ _UNIQUE_KEYS = sa.text(
 def _qualified(connection: Connection | AsyncConnection, table: TableRef) -> str:
     quote = connection.dialect.identifier_preparer.quote_identifier
     return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
-
-
-def _grammar_type(text: str) -> str:
-    """Translate format_type()'s words; unknown types are kept as they are and read without conversion."""
-    found = re.fullmatch(r"([a-z ]+?)(\(.*\))?( with(?:out)? time zone)?(\[\])?", text)
-    if not found:
-        return text
-    base, arguments, zone, array = (found[n] or "" for n in range(1, 5))
-    words = _TYPE_WORDS.get(base + zone, (base + zone).upper())
-    return words + arguments + array

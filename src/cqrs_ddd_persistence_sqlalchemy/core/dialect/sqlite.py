@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import DatabaseDialect, TableDescription, TableRef
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import SQLiteCatalogue
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
@@ -27,23 +28,12 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 60_000
 
-# What our revisions declare, in the words of the projection grammar.
-_TYPE_WORDS = {
-    "NUMERIC": "DECIMAL",
-    "DATETIME": "TIMESTAMP WITH TIME ZONE",
-    "DOUBLE": "DOUBLE PRECISION",
-    "DOUBLE_PRECISION": "DOUBLE PRECISION",
-    "JSON": "JSONB",
-    "BLOB": "BYTEA",
-    # Projection columns of type CHAR(n) are declared VARCHAR(n) (docs/decisions/0006), so this is no text of 32.
-    "CHAR(32)": "UUID",
-}
-
 
 class SQLite(DatabaseDialect):
     """What SQLite does its own way."""
 
     name = "sqlite"
+    catalogue = SQLiteCatalogue()
     has_arrays = False
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
     # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.
@@ -117,6 +107,13 @@ class SQLite(DatabaseDialect):
     def is_deadlock(self, error: DBAPIError) -> bool:
         """Return False: with one writer at a time there is nothing to lock crosswise."""
         return False
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        """Return False: the migration has the whole file, and waits for nothing once it has begun."""
+        return False
+
+    def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
+        """Do nothing, for the same reason."""
 
     def existing_table(self, error: DBAPIError) -> str | None:
         """Recognise 'table already exists'."""
@@ -223,7 +220,7 @@ class SQLite(DatabaseDialect):
         columns = tuple(
             {
                 "name": row["name"],
-                "type": _grammar_type(row["type"]),
+                "type": self.catalogue.grammar_type(row["type"]),
                 "nullable": not row["notnull"] and not row["pk"],
                 "primary_key": row["pk"],
                 "has_default": row["dflt_value"] is not None,
@@ -281,11 +278,3 @@ def _switch_to_wal(cursor: Any) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-def _grammar_type(text: str) -> str:
-    text = text.upper()
-    if text in _TYPE_WORDS:
-        return _TYPE_WORDS[text]
-    base, bracket, rest = text.partition("(")
-    return _TYPE_WORDS.get(base.strip(), base) + bracket + rest
