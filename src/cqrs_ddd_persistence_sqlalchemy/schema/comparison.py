@@ -13,7 +13,7 @@ from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, sql_type
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, identifier
-from cqrs_ddd_persistence_sqlalchemy.schema.inspection import TableShape, table_shape, wanted_shape
+from cqrs_ddd_persistence_sqlalchemy.schema.inspection import TableShape, UniqueKey, table_shape, wanted_shape
 from cqrs_ddd_persistence_sqlalchemy.schema.rendering import COLON
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class PresentTable:
         except SchemaError:
             return None
 
-    def unique(self) -> list[sa.UniqueConstraint]:
+    def unique(self) -> list[UniqueKey]:
         """Return the UNIQUE constraints."""
-        return [sa.UniqueConstraint(*columns, name=conv(name)) for name, columns in sorted(self.shape.unique.items())]
+        return [UniqueKey(name, columns) for name, columns in sorted(self.shape.unique.items())]
 
     def indexes(self) -> dict[str, sa.Index]:
         """Return the indexes by name."""
@@ -97,7 +97,8 @@ class PresentTable:
             return self._known_table
         columns = [self._free(self.column(name)) for name in self.shape.columns]
         key = sa.PrimaryKeyConstraint(*self.shape.key, name=conv(f"pk_{self.name}"))
-        return sa.Table(identifier(self.name), sa.MetaData(), *columns, key, *self.unique())
+        unique = [sa.UniqueConstraint(*each.columns, name=conv(each.name)) for each in self.unique()]
+        return sa.Table(identifier(self.name), sa.MetaData(), *columns, key, *unique)
 
     def _free(self, column: sa.Column[Any]) -> sa.Column[Any]:
         """Return an equal column that is part of no table."""
@@ -173,17 +174,16 @@ class Comparison:
                 old, new = self.present.column(spec.name), self.wanted.c[spec.name]
                 yield ColumnChange(old, new, old_type, spec.type, type_, default, nullable)
 
-    def removed_unique(self) -> list[sa.UniqueConstraint]:
+    def removed_unique(self) -> list[UniqueKey]:
         """Return the UNIQUE constraints that the schema does not have."""
         wanted = set(self._shape.unique.values())
-        found = self.present.shape.unique
-        return [constraint for constraint in self.present.unique() if found[str(constraint.name)] not in wanted]
+        return [each for each in self.present.unique() if each.columns not in wanted]
 
-    def added_unique(self) -> list[sa.UniqueConstraint]:
+    def added_unique(self) -> list[UniqueKey]:
         """Return the UNIQUE constraints that are missing."""
         found = set(self.present.shape.unique.values())
-        constraints = [each for each in self.wanted.constraints if isinstance(each, sa.UniqueConstraint)]
-        return _by_name(each for each in constraints if tuple(each.columns.keys()) not in found)
+        wanted = [UniqueKey(name, columns) for name, columns in sorted(self._shape.unique.items())]
+        return [each for each in wanted if each.columns not in found]
 
     def removed_indexes(self) -> list[sa.Index]:
         """Return the indexes that the schema does not have."""

@@ -151,7 +151,10 @@ def _run_on(connection: Connection, settings: Settings) -> None:
 
 def _migrate(connection: Connection, settings: Settings) -> None:
     if settings.is_application and settings.command == "upgrade":
+        joined = connection.in_transaction()
         upgrade_library(connection=connection, opts=_transactions(settings, connection))
+        if not joined:
+            connection.commit()  # a transaction left open by looking would be taken for the caller's
     revision = ProjectionRevision(settings, context.script, context.config)
     context.configure(
         connection=connection,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -27,6 +27,13 @@ class ColumnShape:
     type: str
     nullable: bool
     default: str | None
+
+
+class UniqueKey(NamedTuple):
+    """A UNIQUE constraint."""
+
+    name: str
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True)

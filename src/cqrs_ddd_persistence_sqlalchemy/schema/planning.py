@@ -117,8 +117,8 @@ def _plan_columns(plan: Plan, comparison: Comparison, connection: Connection) ->
 
     main.upgrade += [steps.drop_index(index, name) for index in dropped_indexes]
     forwards, backwards = Alterations(plan, changed, back=False), Alterations(plan, changed, back=True)
-    drops = [steps.drop_unique(name, constraint) for constraint in dropped_unique]
-    creates = [steps.create_unique(name, constraint) for constraint in dropped_unique]
+    drops = [steps.drop_unique(name, unique) for unique in dropped_unique]
+    creates = [steps.create_unique(name, unique) for unique in dropped_unique]
     plain, copying = steps.added(name, new)
     main.upgrade += forwards.checks + steps.altered(name, drops + forwards.operations + copying, kept) + plain
     for column in gone:
@@ -147,16 +147,16 @@ def _plan_columns(plan: Plan, comparison: Comparison, connection: Connection) ->
 def _plan_following(plan: Plan, comparison: Comparison) -> None:
     """Plan what takes long on a table with many rows: each in a revision of its own, that can be run again."""
     name, kept = plan.collection, comparison.kept_indexes()
-    for constraint in comparison.added_unique():
+    for unique in comparison.added_unique():
         build = Part(
-            f"index for {constraint.name}",
-            steps.unique_index_without_locking(name, constraint),
-            steps.drop_unique_index(name, constraint),
+            f"index for {unique.name}",
+            steps.unique_index_without_locking(name, unique),
+            steps.drop_unique_index(name, unique),
         )
         attach = Part(
-            f"constraint {constraint.name}",
-            steps.unique_by_index(name, constraint, kept),
-            steps.altered(name, [steps.drop_unique(name, constraint)], kept),
+            f"constraint {unique.name}",
+            steps.unique_by_index(name, unique, kept),
+            steps.altered(name, [steps.drop_unique(name, unique)], kept),
         )
         plan.following += [build, attach]
     before = {str(index.name): index for index in kept}

@@ -20,6 +20,8 @@ from cqrs_ddd_persistence_sqlalchemy.schema.operations import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cqrs_ddd_persistence_sqlalchemy.schema.inspection import UniqueKey
+
     Operations = list[ops.MigrateOperation]
 
 _WHERES = ("postgresql_where", "sqlite_where")
@@ -31,7 +33,7 @@ def create_table(table: sa.Table, indexes: Iterable[sa.Index]) -> Operations:
     return [ops.CreateTableOp.from_table(table), *(ops.CreateIndexOp.from_index(index) for index in in_order)]
 
 
-def drop_index(named: sa.Index | sa.UniqueConstraint, table: str, **options: Any) -> ops.DropIndexOp:
+def drop_index(named: sa.Index | UniqueKey, table: str, **options: Any) -> ops.DropIndexOp:
     """Drop an index, or the one of a UNIQUE constraint that is to come."""
     return ops.DropIndexOp(conv(str(named.name)), table_name=table, **options)
 
@@ -87,14 +89,14 @@ def alteration(column: sa.Column[Any], table: str, **changes: Any) -> ops.AlterC
     return ops.AlterColumnOp(table, column.name, existing_type=column.type, **changes)
 
 
-def drop_unique(table: str, constraint: sa.UniqueConstraint) -> ops.MigrateOperation:
+def drop_unique(table: str, unique: UniqueKey) -> ops.MigrateOperation:
     """Drop a UNIQUE constraint, inside `altered`."""
-    return ops.DropConstraintOp(constraint.name, table, type_="unique")
+    return ops.DropConstraintOp(conv(unique.name), table, type_="unique")
 
 
-def create_unique(table: str, constraint: sa.UniqueConstraint) -> ops.MigrateOperation:
+def create_unique(table: str, unique: UniqueKey) -> ops.MigrateOperation:
     """Create a UNIQUE constraint, inside `altered`."""
-    return ops.CreateUniqueConstraintOp(constraint.name, table, list(constraint.columns.keys()))
+    return ops.CreateUniqueConstraintOp(conv(unique.name), table, list(unique.columns))
 
 
 def index_without_locking(index: sa.Index) -> Operations:
@@ -112,27 +114,28 @@ def index_without_locking(index: sa.Index) -> Operations:
     ]
 
 
-def unique_index_without_locking(table: str, constraint: sa.UniqueConstraint) -> Operations:
+def unique_index_without_locking(table: str, unique: UniqueKey) -> Operations:
     """Build the index of a UNIQUE constraint that is to come, where one can be made of the other."""
-    drop = drop_index(constraint, table, if_exists=True, postgresql_concurrently=True)
-    columns = list(constraint.columns.keys())
-    create = ops.CreateIndexOp(conv(str(constraint.name)), table, columns, unique=True, postgresql_concurrently=True)
+    drop = drop_index(unique, table, if_exists=True, postgresql_concurrently=True)
+    create = ops.CreateIndexOp(
+        conv(unique.name), table, list(unique.columns), unique=True, postgresql_concurrently=True
+    )
     why = "what an interrupted run has left is dropped first"
     return [on_postgresql(why, [autocommitted([drop, create])])]
 
 
-def drop_unique_index(table: str, constraint: sa.UniqueConstraint) -> Operations:
+def drop_unique_index(table: str, unique: UniqueKey) -> Operations:
     """Drop that index, unless it went with the constraint."""
-    drop = drop_index(constraint, table, if_exists=True)
+    drop = drop_index(unique, table, if_exists=True)
     return [on_postgresql("it may have gone with its constraint", [drop])]
 
 
-def unique_by_index(table: str, constraint: sa.UniqueConstraint, kept: Iterable[sa.Index]) -> Operations:
+def unique_by_index(table: str, unique: UniqueKey, kept: Iterable[sa.Index]) -> Operations:
     """Create a UNIQUE constraint, of the index that is there already on PostgreSQL."""
-    name = constraint.name
+    name = unique.name
     using = ops.ExecuteSQLOp(f'ALTER TABLE "{table}" ADD CONSTRAINT "{name}" UNIQUE USING INDEX "{name}"')
     return [
-        on_postgresql("takes over the index", [using], altered(table, [create_unique(table, constraint)], kept)),
+        on_postgresql("takes over the index", [using], altered(table, [create_unique(table, unique)], kept)),
     ]
 
 
