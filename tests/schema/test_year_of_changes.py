@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
-from tests.support.command_line import column, execute, schema, succeed, write_ini
+from tests.support.command_line import column, execute, generate, make_application, schema, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,13 +72,6 @@ def _year() -> list[tuple[str, ProjectionSchema]]:
 YEAR = _year()
 
 
-def declare(application: Path, *schemas: ProjectionSchema) -> None:
-    """Write the module that registers the schemas."""
-    lines = [f"{each.collection} = ProjectionSchema.from_dict({each.to_dict()!r})" for each in schemas]
-    text = "\n".join(["from cqrs_ddd_advanced_core.projections import ProjectionSchema", *lines, ""])
-    (application / "read_models.py").write_text(text)
-
-
 def fill(database: Database) -> None:
     """Insert the rows that have to survive the year."""
     numbers = (
@@ -120,28 +113,17 @@ def shape(database: Database) -> list[str]:
     return sorted(found)
 
 
-@contextmanager
-def application(folder: Path):
-    """Make an application whose schemas are registered."""
-    folder.mkdir(exist_ok=True)
-    write_ini(folder, projections="read_models")
-    (folder / "versions").mkdir()
-    yield folder
-
-
 @pytest.mark.parametrize("generator", ["sqlite", "postgresql"])
 def test_a_year_of_changes(databases, generator, tmp_path):
     """Ten changes keep ten thousand rows on both databases, and every one ends in the table that was declared."""
     other = {"sqlite": "postgresql", "postgresql": "sqlite"}[generator]
-    with application(tmp_path / "app") as app, databases.fresh(generator, migrated=False) as here:
+    app = make_application(tmp_path / "app")
+    with databases.fresh(generator, migrated=False) as here:
         for number, (message, wanted) in enumerate(YEAR):
-            declare(app, wanted)
-            succeed("revision", "--autogenerate", "-m", message, cwd=app, url=here.url)
+            assert generate(app, here, message, wanted)
             succeed("upgrade", "head", cwd=app, url=here.url)
             assert "No new upgrade operations" in succeed("check", cwd=app, url=here.url), message
-            before = set((app / "versions").iterdir())
-            succeed("revision", "--autogenerate", "-m", "nothing", cwd=app, url=here.url)
-            assert set((app / "versions").iterdir()) == before, "nothing has changed, and yet there is a file"
+            assert generate(app, here, "nothing", wanted) == []
             if number == 0:
                 first = succeed("heads", cwd=app, url=here.url).split()[0]
                 fill(here)
@@ -163,8 +145,8 @@ def test_a_year_of_changes(databases, generator, tmp_path):
 
 def created_at_once(databases, kind: str, folder: Path) -> list[str]:
     """Return the shape of the last schema's table, created by one revision."""
-    with application(folder) as app, databases.fresh(kind, migrated=False) as database:
-        declare(app, YEAR[-1][1])
-        succeed("revision", "--autogenerate", "-m", "all", cwd=app, url=database.url)
+    app = make_application(folder)
+    with databases.fresh(kind, migrated=False) as database:
+        generate(app, database, "all", YEAR[-1][1])
         succeed("upgrade", "head", cwd=app, url=database.url)
         return shape(database)

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,10 +15,14 @@ import tempfile
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from tests.support.databases import ROOT, Database
+
+if TYPE_CHECKING:
+    from cqrs_ddd_advanced_core.projections import ProjectionSchema
 
 VERSION_TABLE = "cqrs_ddd_alembic_version"
 REVISIONS = sorted(path.stem[:9] for path in (ROOT / "migrations" / "versions").glob("cqrs_*.py"))
@@ -201,3 +206,40 @@ def write_ini(folder: Path, **settings: str | None) -> None:
     """Write the application's alembic.ini; None leaves a setting out."""
     lines = [f"{name} = {value}" for name, value in (SETTINGS | settings).items() if value is not None]
     (folder / "alembic.ini").write_text("\n".join(["[alembic]", *lines, "", *LOGGING[1:]]))
+
+
+def make_application(folder: Path, *schemas: ProjectionSchema, **settings: str | None) -> Path:
+    """Make an application whose module read_models registers the schemas, without revisions yet."""
+    folder.mkdir(exist_ok=True)
+    write_ini(folder, projections="read_models", **settings)
+    (folder / "versions").mkdir()
+    declare(folder, *schemas)
+    return folder
+
+
+def declare(application: Path, *schemas: ProjectionSchema) -> None:
+    """Write the module that registers the schemas."""
+    lines = [f"{each.collection} = ProjectionSchema.from_dict({each.to_dict()!r})" for each in schemas]
+    text = "\n".join(["from cqrs_ddd_advanced_core.projections import ProjectionSchema", *lines, ""])
+    (application / "read_models.py").write_text(text)
+
+
+def generate(application: Path, database: Database, message: str, *schemas: ProjectionSchema) -> list[Path]:
+    """Register the schemas, let Alembic write the revisions, and return the new files in their order."""
+    declare(application, *schemas)
+    before = set((application / "versions").glob("*.py"))
+    succeed("revision", "--autogenerate", "-m", message, cwd=application, url=database.url)
+    return in_order([path for path in (application / "versions").glob("*.py") if path not in before])
+
+
+def in_order(revisions: list[Path]) -> list[Path]:
+    """Sort files of revisions, each after the one that it revises."""
+    texts = {path: path.read_text() for path in revisions}
+    by_parent = {re.search(r"^down_revision = (.*)$", text, re.MULTILINE)[1]: path for path, text in texts.items()}
+    ordered: list[Path] = []
+    names = {re.search(r"^revision = (.*)$", text, re.MULTILINE)[1] for text in texts.values()}
+    parent = next(iter(by_parent.keys() - names), None)
+    while parent in by_parent:
+        ordered.append(by_parent[parent])
+        parent = re.search(r"^revision = (.*)$", texts[by_parent[parent]], re.MULTILINE)[1]
+    return ordered

@@ -12,6 +12,8 @@ from alembic.script import ScriptDirectory
 import cqrs_ddd_persistence_sqlalchemy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Connection
 
 
@@ -26,10 +28,11 @@ def library_script() -> ScriptDirectory:
     return ScriptDirectory(str(MIGRATIONS_FOLDER))
 
 
-def upgrade_library(**context: Any) -> None:
+def upgrade_library(prepare: Callable[[MigrationContext], None] | None = None, **context: Any) -> None:
     """Bring the library's chain to its head, inside the caller's lock.
 
     Args:
+        prepare: called with the context before it runs.
         context: what `MigrationContext.configure` takes: a connection, or a dialect and options for `--sql`.
     """
     script = library_script()
@@ -40,6 +43,8 @@ def upgrade_library(**context: Any) -> None:
         "fn": lambda revision, _context: script._upgrade_revs("heads", revision),  # noqa: SLF001  (as alembic does)
     }
     migration = MigrationContext.configure(opts=options, **context)
+    if prepare is not None:
+        prepare(migration)
     with Operations.context(migration), migration.begin_transaction():
         migration.run_migrations()
 

@@ -48,8 +48,8 @@ def conversion(old: ColumnType, new: ColumnType) -> Conversion | None:
 def _from_others(old: ColumnType, new: ColumnType) -> Conversion | None:
     if old.kind in _TEXTS and new.kind in _INTEGERS:
         return Conversion(
-            # PostgreSQL itself refuses what is a number but out of range.
-            misfit="{column} !~ '^(0|-?[1-9][0-9]*)$'",
+            misfit="{column} IS NOT NULL AND CASE WHEN {column} ~ '^(0|-?[1-9][0-9]*)$'"
+            f" THEN CAST({{column}} AS NUMERIC) NOT {_range(new.kind)} ELSE TRUE END",
             sqlite_misfit="CAST(CAST({column} AS INTEGER) AS TEXT) <> {column}"
             f" OR CAST({{column}} AS INTEGER) NOT {_range(new.kind)}",
             using="{column}::{type}",

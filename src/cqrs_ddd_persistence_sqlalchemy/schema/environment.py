@@ -6,26 +6,28 @@ import asyncio
 import logging
 import sys
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from io import StringIO
 from logging.config import fileConfig
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from alembic import context
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, quote_reserved_words
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
     LIBRARY_VERSION_TABLE,
     library_is_behind,
     library_script,
     upgrade_library,
 )
-from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import tables_with_rows_kept
-from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import with_short_locks
+from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
+from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
 from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
@@ -82,11 +84,12 @@ def _write_revision(settings: Settings) -> None:
 
 def _write_script(settings: Settings, url: URL) -> None:
     """Write SQL to standard output."""
-    output = context.config.output_buffer or sys.stdout
-    options: dict[str, Any] = {"as_sql": True, "output_buffer": output, "transactional_ddl": True}
+    limit = partial(limit_in_script, seconds=settings.lock_timeout_seconds)
+    script = StringIO()  # half of one would be worse than none
+    options: dict[str, Any] = {"as_sql": True, "output_buffer": script, "transactional_ddl": True}
     if settings.is_application and settings.command == "upgrade":
         if context.get_starting_revision_argument() is None:
-            upgrade_library(url=url, dialect_opts={"paramstyle": "named"}, opts=dict(options))
+            upgrade_library(limit, url=url, dialect_opts={"paramstyle": "named"}, opts=dict(options))
         else:
             print(  # noqa: T201
                 "the script begins at a revision of yours, so the library's chain is taken to be at its head",
@@ -100,8 +103,19 @@ def _write_script(settings: Settings, url: URL) -> None:
         transaction_per_migration=True,
         **options,
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    limit(context.get_context())
+    quote_reserved_words(context.get_context().dialect)
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    except CommandError as error:
+        if "requires a live database connection" not in str(error):
+            raise
+        raise CommandError(
+            "a revision changes columns or constraints, for which SQLite has to copy the table as it finds it: that "
+            "cannot be written as a script; run alembic upgrade on the database itself"
+        ) from error
+    (context.config.output_buffer or sys.stdout).write(script.getvalue())
 
 
 def _run_online(settings: Settings, given: Any) -> None:
@@ -150,8 +164,8 @@ def _run_on(connection: Connection, settings: Settings) -> None:
 
 
 def _migrate(connection: Connection, settings: Settings) -> None:
+    joined = connection.in_transaction()
     if settings.is_application and settings.command == "upgrade":
-        joined = connection.in_transaction()
         upgrade_library(connection=connection, opts=_transactions(settings, connection))
         if not joined:
             connection.commit()  # a transaction left open by looking would be taken for the caller's
@@ -163,9 +177,19 @@ def _migrate(connection: Connection, settings: Settings) -> None:
         **compare_options(settings, connection.dialect),
         **revision.options,
     )
-    guard = tables_with_rows_kept(connection) if _must_keep_rows(settings) else nullcontext()
-    with guard, context.begin_transaction():
+    quote_reserved_words(context.get_context().dialect)
+    if joined:
+        context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
+    with context.begin_transaction(), nothing_lost(connection, drops_refused=_must_keep_rows(settings)):
         context.run_migrations()
+
+
+def _refuse_autocommit() -> NoReturn:
+    """Say what Alembic only asserts."""
+    raise CommandError(
+        "a revision builds an index CONCURRENTLY, which PostgreSQL cannot do inside a transaction: hand over a "
+        "connection that is in none"
+    )
 
 
 def _transactions(settings: Settings, connection: Connection) -> dict[str, Any]:
@@ -240,6 +264,12 @@ def _schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        if isinstance(error, IntegrityError) or dialect.does_not_fit(error):
+            reason = " ".join(str(getattr(error.orig, "__cause__", None) or error.orig).split())
+            raise CommandError(
+                f"the rows that are there do not allow this change: {reason}. Its revision is not applied; "
+                "mend the rows and run it again"
+            ) from error
         forbidden = dialect.forbidden(error)
         if forbidden is not None:
             raise CommandError(

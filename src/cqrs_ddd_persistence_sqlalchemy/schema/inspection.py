@@ -110,7 +110,11 @@ def _indexes(
     inspector: Inspector, connection: Connection, table: str, schema: str | None
 ) -> Iterator[tuple[str, IndexShape]]:
     catalogue = dialect_of(connection).catalogue
-    for found in inspector.get_indexes(table, schema=schema):
+    try:
+        indexes = inspector.get_indexes(table, schema=schema)
+    except sa.exc.NoSuchTableError:  # what SQLAlchemy says of a temporary table on SQLite that has none
+        indexes = []
+    for found in indexes:
         given = found.get("dialect_options", {}).items()
         options = {key.partition("_")[2]: str(value) for key, value in given if str(value) not in {"", "[]", "None"}}
         beyond = found.get("expressions") or None in found["column_names"] or set(options) - {"where"}

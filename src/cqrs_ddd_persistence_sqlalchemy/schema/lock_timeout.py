@@ -10,12 +10,13 @@ from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from alembic.runtime.migration import MigrationContext
     from sqlalchemy.engine import Connection
 
     from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings
@@ -64,9 +65,11 @@ def with_short_locks(connection: Connection, settings: Settings, migrate: Callab
 def _limited(connection: Connection, seconds: float) -> Iterator[None]:
     dialect = dialect_of(connection)
 
+    statement = dialect.limit_lock_waits(seconds)
+
     def limit(begun: Connection) -> None:
-        if begun.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            dialect.limit_lock_waits(begun, seconds)
+        if statement and begun.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            begun.exec_driver_sql(statement)
 
     listeners: tuple[Any, ...] = (connection, "begin", limit)
     event.listen(*listeners)
@@ -74,3 +77,17 @@ def _limited(connection: Connection, seconds: float) -> Iterator[None]:
         yield
     finally:
         event.remove(*listeners)
+
+
+def limit_in_script(context: MigrationContext, *, seconds: float) -> None:
+    """Begin each transaction of a script with the same limit."""
+    impl = context.impl
+    statement = dialect_named(impl.dialect.name).limit_lock_waits(seconds)
+    begin = impl.emit_begin
+
+    def emit_begin() -> None:
+        begin()
+        if statement:
+            impl.static_output(f"{statement};")
+
+    impl.emit_begin = emit_begin  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.schema import steps
 from cqrs_ddd_persistence_sqlalchemy.schema.comparison import Comparison, PresentTable
-from cqrs_ddd_persistence_sqlalchemy.schema.conversions import conversion
+from cqrs_ddd_persistence_sqlalchemy.schema.conversions import Conversion, conversion
 from cqrs_ddd_persistence_sqlalchemy.schema.operations import CommentOp, ConvertColumnOp, RefuseMisfitsOp
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def _plan_columns(plan: Plan, comparison: Comparison, connection: Connection) ->
             Part(
                 f"{name}.{column.name} not null",
                 steps.keep_not_null(name, column, kept),
-                steps.altered(name, [steps.alteration(column, name, modify_nullable=True)], kept),
+                steps.altered(name, [steps.alteration(column, name, modify_nullable=True)], kept)
+                + steps.promise_not_null(name, column.name),
             )
         )
 
@@ -179,6 +180,7 @@ class Alterations:
         self.checks: Operations = []
         self.operations: Operations = []
         self._table = plan.collection
+        self._back = back
         for change in reversed(changed) if back else changed:
             old, new = (change.new, change.old) if back else (change.old, change.new)
             if change.type:
@@ -196,6 +198,8 @@ class Alterations:
     ) -> str | None:
         how = None if old_type is None or new_type is None else conversion(old_type, new_type)
         what = f"column {old.name!r} of {self._table!r} from {old_type or old.type} to {new_type or new.type}"
+        if how is None and self._back:
+            how = Conversion()  # elements of arrays: PostgreSQL stops at one that does not fit
         if how is None:
             raise CommandError(
                 f"no exact conversion exists for {what}: add a column of another name, fill it from the events and "

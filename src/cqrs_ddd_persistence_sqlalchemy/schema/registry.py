@@ -43,19 +43,20 @@ def load_schema(target: str) -> ProjectionSchema:
     return schema
 
 
-def registered_schemas(setting: str) -> dict[str, ProjectionSchema]:
+def registered_schemas(setting: str | list[str]) -> dict[str, ProjectionSchema]:
     """Import all schemas that the modules of `projections =` hold, by collection.
 
     Schemas count by themselves and in lists, tuples, sets and dicts at the top of a module.
 
     Args:
-        setting: the names of modules, separated by spaces, line ends or commas.
+        setting: the names of modules, as a list or separated by spaces, line ends or commas.
 
     Raises:
         CommandError: saying which module cannot be imported, or which schemas are in each other's way.
     """
     found: dict[str, ProjectionSchema] = {}
-    for module_name in filter(None, re.split(r"[\s,]+", setting)):
+    names = re.split(r"[\s,]+", setting) if isinstance(setting, str) else setting
+    for module_name in filter(None, names):
         module = _import(module_name, f"projections = {module_name}")
         for schema in _schemas_in(module):
             check_collection(schema)

@@ -22,6 +22,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     UTCDateTime,
     identifier,
     portable_literal,
+    quote_reserved_words,
 )
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
@@ -47,6 +48,7 @@ __all__ = [
     "dialect_of",
     "identifier",
     "portable_literal",
+    "quote_reserved_words",
 ]
 
 DIALECTS: dict[str, DatabaseDialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}

@@ -96,12 +96,16 @@ class DatabaseDialect(ABC):
         """Tell whether a lock was not to be had within the time of `limit_lock_waits`."""
 
     @abstractmethod
-    def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
-        """Let no statement of this transaction wait for a table longer than that; 0 for no limit."""
+    def limit_lock_waits(self, seconds: float) -> str | None:
+        """Return the statement that lets no other of its transaction wait for a table longer than that; 0: no limit."""
 
     @abstractmethod
     def existing_table(self, error: DBAPIError) -> str | None:
         """Return the name of the table that could not be created because it exists, or None."""
+
+    @abstractmethod
+    def does_not_fit(self, error: DBAPIError) -> bool:
+        """Tell whether a value was too large, too long or otherwise none of its column's type."""
 
     @abstractmethod
     def forbidden(self, error: DBAPIError) -> str | None:
@@ -134,6 +138,14 @@ class DatabaseDialect(ABC):
     @abstractmethod
     def lock_table(self, connection: Connection, table: TableRef) -> None:
         """Let nobody else read or write a table until this transaction ends."""
+
+    @abstractmethod
+    def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
+        """Return the triggers that go when a copy takes the place of their table: names and what creates them."""
+
+    @abstractmethod
+    def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
+        """Return the tables whose rows would go or change as a copy takes the place of a table they refer to."""
 
     @property
     @abstractmethod

@@ -22,7 +22,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, ho
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import URL, Connection, Engine, Transaction
@@ -90,14 +90,18 @@ class PostgreSQL(DatabaseDialect):
         """Recognise lock_not_available."""
         return getattr(error.orig, "sqlstate", None) == "55P03"
 
-    def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
+    def limit_lock_waits(self, seconds: float) -> str:
         """Set lock_timeout until the transaction ends."""
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
+        return f"SET LOCAL lock_timeout = '{round(seconds * 1000)}ms'"
 
     def existing_table(self, error: DBAPIError) -> str | None:
         """Recognise duplicate_table."""
         found = re.search(r'"(.+?)"', str(error.orig))
         return found[1] if found and getattr(error.orig, "sqlstate", None) == "42P07" else None
+
+    def does_not_fit(self, error: DBAPIError) -> bool:
+        """Recognise the class of data exceptions."""
+        return str(getattr(error.orig, "sqlstate", None)).startswith("22")
 
     def forbidden(self, error: DBAPIError) -> str | None:
         """Recognise insufficient_privilege."""
@@ -146,6 +150,14 @@ class PostgreSQL(DatabaseDialect):
     def lock_table(self, connection: Connection, table: TableRef) -> None:
         """Take the lock that DROP TABLE would take."""
         connection.exec_driver_sql(f"LOCK TABLE {_qualified(connection, table)} IN ACCESS EXCLUSIVE MODE")
+
+    def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
+        """Return nothing: tables are changed in place."""
+        return {}
+
+    def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
+        """Return nothing: tables are changed in place."""
+        return []
 
     @property
     def migrates_in_one_transaction(self) -> bool:

@@ -20,7 +20,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import SQLiteCatalo
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import URL, Connection, Engine
@@ -112,13 +112,17 @@ class SQLite(DatabaseDialect):
         """Return False: the migration has the whole file, and waits for nothing once it has begun."""
         return False
 
-    def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
-        """Do nothing, for the same reason."""
+    def limit_lock_waits(self, seconds: float) -> None:
+        """Return nothing, for the same reason."""
 
     def existing_table(self, error: DBAPIError) -> str | None:
         """Recognise 'table already exists'."""
         found = re.match(r'table "?(.+?)"? already exists', str(error.orig))
         return found[1] if found else None
+
+    def does_not_fit(self, error: DBAPIError) -> bool:
+        """Return False: SQLite takes any value, and the stores check them instead."""
+        return False
 
     def forbidden(self, error: DBAPIError) -> str | None:
         """Recognise a file that may only be read."""
@@ -154,6 +158,7 @@ class SQLite(DatabaseDialect):
         """
         try:
             if not joined:
+                self._suspend_foreign_keys(connection)
                 connection.begin()
             self.begin(connection, write=True)
         except OperationalError as error:
@@ -168,9 +173,32 @@ class SQLite(DatabaseDialect):
         """Roll back what a failed run has left; a successful one has committed."""
         if not connection.invalidated:
             connection.rollback()
+            if connection.info.pop("foreign_keys_suspended", False):
+                _pragma(connection, "foreign_keys = ON")
+
+    def _suspend_foreign_keys(self, connection: Connection) -> None:
+        """Rebuilding a table drops it, which would delete rows that refer to it; in a transaction it is too late."""
+        if _pragma(connection, "foreign_keys"):
+            connection.info["foreign_keys_suspended"] = True
+            _pragma(connection, "foreign_keys = OFF")
 
     def lock_table(self, connection: Connection, table: TableRef) -> None:
         """Do nothing: the transaction of a migration has the whole file."""
+
+    def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
+        """Read sqlite_master."""
+        found = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :name COLLATE NOCASE"
+        return dict(connection.execute(sa.text(found), {"name": table}).tuples().all())
+
+    def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
+        """Look for foreign keys, if they are enforced: DROP TABLE deletes the rows first, and so obeys them."""
+        if not connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
+            return []
+        children = sa.text(
+            "SELECT DISTINCT child.name FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS parent "
+            "WHERE child.type = 'table' AND parent.\"table\" = :name COLLATE NOCASE AND child.name <> :name ORDER BY 1"
+        )
+        return list(connection.scalars(children, {"name": table}))
 
     @property
     def migrates_in_one_transaction(self) -> bool:
@@ -256,6 +284,17 @@ class SQLite(DatabaseDialect):
             # A rollback to a savepoint inside may have put them back already.
             again = re.sub(r"^CREATE TRIGGER (?!IF NOT)", "CREATE TRIGGER IF NOT EXISTS ", statement)
             await connection.exec_driver_sql(again)
+
+
+def _pragma(connection: Connection, pragma: str) -> Any:
+    """Run a pragma without beginning a transaction, and return its value, if it has one."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA {pragma}")
+        row = cursor.fetchone()
+    finally:
+        cursor.close()
+    return row[0] if row else None
 
 
 def _as_glob(pattern: str) -> str:

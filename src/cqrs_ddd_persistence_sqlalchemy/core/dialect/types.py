@@ -29,6 +29,12 @@ def identifier(name: str) -> quoted_name:
     return quoted_name(name, quote=True if name.lower() in UNKNOWN_RESERVED_WORDS else None)
 
 
+def quote_reserved_words(dialect: Dialect) -> None:
+    """Let a dialect quote them wherever they come from, such as from the columns of a table that it reflects."""
+    preparer = dialect.identifier_preparer
+    preparer.reserved_words = preparer.reserved_words | UNKNOWN_RESERVED_WORDS
+
+
 class UTCDateTime(sa.TypeDecorator[datetime]):
     """A point in time: aware going in, aware and in UTC coming out.
 
