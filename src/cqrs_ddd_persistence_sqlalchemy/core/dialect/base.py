@@ -79,6 +79,18 @@ class DatabaseDialect(ABC):
     def missing_column(self, error: DBAPIError) -> str | None:
         """Return the name of the column whose absence caused the error, or None."""
 
+    def has_stale_plan(self, error: DBAPIError) -> bool:
+        """Tell whether the driver went by what it remembered of a table that another process has changed since."""
+        return False
+
+    def must_reconnect(self, error: DBAPIError) -> bool:
+        """Tell whether connections that remember what `has_stale_plan` speaks of would never work again."""
+        return False
+
+    @abstractmethod
+    def misfits(self, error: DBAPIError) -> bool:
+        """Tell whether the statement does not fit the columns, types or keys that its table has."""
+
     @abstractmethod
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
         """Return ("unique" or "not null", columns) when the error is such a violation on the table, else None."""

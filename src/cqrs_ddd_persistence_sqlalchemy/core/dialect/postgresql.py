@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 # First half of the migration lock's key; the schema's name is the second.
 _MIGRATION_LOCK = 0x63717273
 
+# undefined_column, datatype_mismatch, undefined_function (no such operator), invalid_column_reference (ON CONFLICT),
+# string_data_right_truncation, numeric_value_out_of_range.
+_MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
+
 # What format_type() says, in the words of the projection grammar.
 _TYPE_WORDS = {
     "character varying": "VARCHAR",
@@ -77,6 +81,20 @@ class PostgreSQL(DatabaseDialect):
             return None
         found = re.search(r'"(.+?)"', str(error.orig)) or re.search(r"column (\S+)", str(error.orig))
         return found[1] if found else ""
+
+    def has_stale_plan(self, error: DBAPIError) -> bool:
+        """Recognise feature_not_supported ('cached plan must not change result type') and the driver's own check."""
+        cause = getattr(error.orig, "__cause__", None)
+        return isinstance(cause, (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError))
+
+    def must_reconnect(self, error: DBAPIError) -> bool:
+        """Recognise all but the one error after which SQLAlchemy prepares its statements anew."""
+        cause = getattr(error.orig, "__cause__", None)
+        return self.has_stale_plan(error) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
+
+    def misfits(self, error: DBAPIError) -> bool:
+        """Recognise what a statement meets whose columns, types or conflict target are those of another table."""
+        return getattr(error.orig, "sqlstate", None) in _MISFITS
 
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
         """Read the columns from the server's fields; its messages are translated, the fields are not."""

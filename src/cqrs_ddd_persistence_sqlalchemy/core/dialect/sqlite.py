@@ -106,6 +106,10 @@ class SQLite(DatabaseDialect):
         found = re.search(r"no such column: (\S+)|has no column named (\S+)", str(error.orig))
         return (found[1] or found[2]) if found else None
 
+    def misfits(self, error: DBAPIError) -> bool:
+        """Recognise unknown columns and conflict targets; types are not enforced."""
+        return self.missing_column(error) is not None or "ON CONFLICT clause does not match" in str(error.orig)
+
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
         """Read the columns from the message."""
         found = re.match(r"(UNIQUE|NOT NULL) constraint failed: (.+)", str(error.orig))
