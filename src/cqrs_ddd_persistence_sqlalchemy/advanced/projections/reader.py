@@ -33,6 +33,9 @@ T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection, Collection], Awaitable[T]]"
 CHUNK = 1000
 
+# SQLAlchemy would fetch up to 1000 rows at a time, whatever their size.
+_FEW_AT_A_TIME = {"max_row_buffer": 100}
+
 
 class ProjectionReader:
     """Reads documents by collection; `SQLAlchemyProjectionStore` says what its arguments are."""
@@ -165,7 +168,8 @@ class ProjectionReader:
         """
 
         async def work(connection: AsyncConnection, found: Collection) -> AsyncResult[Any]:
-            result: AsyncResult[Any] = await connection.stream(select(found, connection, filter, sort))
+            statement = select(found, connection, filter, sort)
+            result: AsyncResult[Any] = await connection.stream(statement, execution_options=_FEW_AT_A_TIME)
             return result
 
         stack, result = await self._opened(collection, work, uow=uow)
