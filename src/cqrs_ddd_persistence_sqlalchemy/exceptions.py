@@ -60,6 +60,13 @@ class SchemaOutOfDateError(PersistenceError):
     """The database lacks a table, a column or a revision that this code needs."""
 
 
+class TableChangedError(SchemaOutOfDateError):
+    """A migration changed a table under a transaction that was using it. Roll back and try again: that will succeed.
+
+    An operation in a transaction of its own tries again by itself.
+    """
+
+
 class CollectionNotFoundError(PersistenceError):
     """A projection's table is not in the database.
 

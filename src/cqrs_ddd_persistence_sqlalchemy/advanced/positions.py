@@ -11,7 +11,7 @@ from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import positions_table, projection_positions
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
+from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
@@ -48,12 +48,14 @@ class SQLAlchemyProjectionPositionStore:
         self._table = in_schema(_named(check_identifier(table_name, kind="table")), check_schema(schema))
         self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
 
+    @repeated
     async def get_position(self, projection_name: str, *, uow: SQLAlchemyUnitOfWork | None = None) -> int | None:
         """Return the position last saved, or None when there is none."""
         name = _check_name(projection_name)
         async with self._scope.read(uow) as connection:
             return await self._read(connection, name)
 
+    @repeated
     async def save_position(
         self,
         projection_name: str,
@@ -100,6 +102,7 @@ class SQLAlchemyProjectionPositionStore:
                     return False
                 # Another runner has just saved what this one expects: now the statement can succeed.
 
+    @repeated
     async def reset_position(self, projection_name: str, *, uow: SQLAlchemyUnitOfWork | None = None) -> bool:
         """Forget a projection's position, so that it starts again; returns False when there was none."""
         statement = _reset(self._table)
@@ -107,6 +110,7 @@ class SQLAlchemyProjectionPositionStore:
             result = await connection.execute(statement, {"name": _check_name(projection_name)})
             return bool(result.rowcount)
 
+    @repeated
     async def all_positions(self, *, uow: SQLAlchemyUnitOfWork | None = None) -> dict[str, int]:
         """Return all positions by projection name, in the names' order."""
         table = self._table

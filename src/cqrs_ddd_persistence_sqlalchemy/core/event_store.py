@@ -14,7 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
+from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
@@ -77,15 +77,9 @@ class SQLAlchemyEventStore:
         plan = AppendPlan(list(events), expected_version)
         if not plan.events:
             return []
-        while True:
-            try:
-                async with self._scope.write(uow) as connection:
-                    return await self._append(connection, plan)
-            except DBAPIError as error:
-                # Two batches that touch the same streams in opposite order: in a transaction of its own, try again.
-                if error.connection_invalidated or self._scope.joins(uow) or not _is_deadlock(error):
-                    raise
+        return await self._carry_out(plan, uow=uow)
 
+    @repeated
     async def get_events(
         self,
         aggregate_id: str,
@@ -105,6 +99,7 @@ class SQLAlchemyEventStore:
         async with self._scope.read(uow) as connection:
             return _stored(await connection.execute(statement))
 
+    @repeated
     async def get_events_after(
         self,
         position: int,
@@ -163,6 +158,7 @@ class SQLAlchemyEventStore:
                 return
             position = page[-1].position or position
 
+    @repeated
     async def last_position(self, *, uow: SQLAlchemyUnitOfWork | None = None) -> int:
         """Return the position up to which readers by position can go at present, 0 when there is no event."""
         table = self._table
@@ -200,6 +196,17 @@ class SQLAlchemyEventStore:
                 # After an error of the database the transaction can only be rolled back, which takes it all back.
                 if uow.is_open and not has_failed(uow.session):
                     await lock()
+
+    @repeated
+    async def _carry_out(self, plan: AppendPlan, *, uow: SQLAlchemyUnitOfWork | None) -> list[StoredEvent]:
+        while True:
+            try:
+                async with self._scope.write(uow) as connection:
+                    return await self._append(connection, plan)
+            except DBAPIError as error:
+                # Two batches that touch the same streams in opposite order: in a transaction of its own, try again.
+                if error.connection_invalidated or self._scope.joins(uow) or not _is_deadlock(error):
+                    raise
 
     async def _append(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent]:
         dialect = dialect_of(connection)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
@@ -21,15 +21,46 @@ from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     OptimisticConcurrencyError,
     SchemaOutOfDateError,
+    TableChangedError,
     UnitOfWorkError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+Operation: TypeAlias = "Callable[Concatenate[Any, Params], Coroutine[Any, Any, Result]]"
+
+# One migration costs one attempt; the next one of the same deploy may follow at once.
+_ATTEMPTS = 5
+
+
+def repeated(operation: Operation[Params, Result]) -> Operation[Params, Result]:
+    """Try a store's operation again where a migration has changed a table under it.
+
+    The transaction that met the change is lost. So this is for operations that began it; a unit of work in which
+    something was done before is the caller's to repeat.
+    """
+
+    @wraps(operation)
+    async def attempts(store: Any, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        scope: SessionScope = store._scope  # noqa: SLF001  (every store has one)
+        uow: Any = kwargs.get("uow")
+        if not scope.begins(uow):
+            return await operation(store, *args, **kwargs)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await operation(store, *args, **kwargs)
+            except TableChangedError:
+                await scope.begin_again(uow)
+        return await operation(store, *args, **kwargs)
+
+    return cast("Operation[Params, Result]", attempts)
 
 
 class SessionScope:
@@ -90,6 +121,23 @@ class SessionScope:
         """Tell whether the operation would join a transaction that somebody else commits."""
         unit = self._unit(uow)
         return unit is not None and (unit.is_open or _in_transaction(unit.given_session))
+
+    def begins(self, uow: SQLAlchemyUnitOfWork | None) -> bool:
+        """Tell whether the operation would begin its transaction, in a session that has nothing to lose."""
+        session = self._session(uow)
+        return session is None or not (session.in_transaction() or session.sync_session.identity_map)
+
+    async def begin_again(self, uow: SQLAlchemyUnitOfWork | None) -> None:
+        """Roll back what the operation has begun."""
+        session = self._session(uow)
+        if session is not None:
+            await session.rollback()
+
+    def _session(self, uow: SQLAlchemyUnitOfWork | None) -> AsyncSession | None:
+        unit = self._unit(uow)
+        if unit is None:
+            return None
+        return unit.session if unit.is_open else unit.given_session
 
     def _unit(self, uow: SQLAlchemyUnitOfWork | None) -> SQLAlchemyUnitOfWork | None:
         unit = uow if uow is not None else self._uow_factory() if self._uow_factory else None
@@ -161,5 +209,9 @@ def _translated_errors(connection: AsyncConnection) -> Iterator[None]:
         if column is not None:
             raise SchemaOutOfDateError(
                 f"column {column!r} is not in the database, which is behind this code; run: alembic upgrade head"
+            ) from error
+        if dialect.has_stale_plan(error):
+            raise TableChangedError(
+                "a migration changed a table while this transaction was using it: roll back and try again"
             ) from error
         raise

@@ -19,7 +19,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext, Transaction
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
 
 _TRANSACTIONS = f"{__name__}.transactions"
@@ -80,6 +80,8 @@ def _note_failure(context: ExceptionContext) -> None:
         dialect_of(connection).let_go(connection)  # cancelled
     if connection is None or not isinstance(context.sqlalchemy_exception, DBAPIError):
         return
+    if dialect_of(connection).must_reconnect(context.sqlalchemy_exception):
+        context.is_disconnect = True  # takes all connections of the pool out of use
     transaction = connection.get_nested_transaction() or connection.get_transaction()
     if transaction is not None:
         _failed.add(transaction)
@@ -104,6 +106,13 @@ def has_failed(session: AsyncSession) -> bool:
         return True
     transactions: WeakSet[Transaction] = session.info.get(_TRANSACTIONS, WeakSet())
     return any(transaction.is_active and transaction in _failed for transaction in transactions)
+
+
+def is_spoilt(connection: AsyncConnection) -> bool:
+    """Tell whether a statement failed in the connection's transaction and no rollback to a savepoint undid it."""
+    sync = connection.sync_connection
+    transaction = sync and (sync.get_nested_transaction() or sync.get_transaction())
+    return transaction is None or transaction in _failed
 
 
 def claim_shared_connection(session: AsyncSession, owner: object) -> Engine | None:

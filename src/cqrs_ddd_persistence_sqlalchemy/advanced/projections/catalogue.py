@@ -1,16 +1,17 @@
-"""Which collections a store knows: from the schemas it was given, or read from the database once."""
+"""Which collections a store knows: from the schemas it was given, or read from the database."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
-from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     Collection,
     from_description,
     from_schema,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableDescription, TableRef, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError
 
 if TYPE_CHECKING:
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
+
+# Most changes of a table show at once, in an error or a refused value. A new column that only others write does not,
+# nor does a decimal column with fewer places.
+TRUSTED_FOR_SECONDS = 60
+
+
+class _Entry(NamedTuple):
+    description: TableDescription
+    collection: Collection
+    read_at: float
 
 
 class Catalogue:
@@ -36,33 +47,57 @@ class Catalogue:
         self._declared = {
             schema.collection: from_schema(schema, db_schema=db_schema, id_column=id_column) for schema in schemas
         }
-        self._read: dict[tuple[str, str | None], Collection] = {}
+        self._left_behind: set[str] = set()
+        self._read: dict[tuple[str, str | None], _Entry] = {}
 
-    async def find(self, connection: AsyncConnection, name: str, *, id_column: str | None = None) -> Collection:
-        """Return a collection, read from the database if it is neither declared nor known.
-
-        Raises:
-            ValueError: when the name is no identifier.
-            CollectionNotFoundError: when there is no such table.
-        """
-        check_identifier(name, kind="table")
+    def known(self, name: str, *, id_column: str | None = None) -> Collection | None:
+        """Return a collection that need not be read, or need not yet be read again."""
         id_column = id_column or self.id_column
         declared = self._declared.get(name)
-        if declared is not None and (id_column is None or declared.key == (id_column,)):
+        if (
+            declared is not None
+            and name not in self._left_behind
+            and (id_column is None or declared.key == (id_column,))
+        ):
             return declared
-        known = self._read.get((name, id_column))
-        if known is not None:
-            return known
-        description = await dialect_of(connection).describe_table(connection, TableRef(name, self.db_schema))
+        entry = self._read.get((name, id_column))
+        fresh = entry is not None and time.monotonic() - entry.read_at < TRUSTED_FOR_SECONDS
+        return entry.collection if entry is not None and fresh else None
+
+    async def read(self, connection: AsyncConnection, name: str, *, id_column: str | None = None) -> Collection:
+        """Read a collection from the database; the very same object as before when nothing has changed.
+
+        Raises:
+            CollectionNotFoundError: when there is no such table.
+        """
+        id_column = id_column or self.id_column
+        dialect = dialect_of(connection)
+        description = await dialect.describe_table(connection, TableRef(name, self.db_schema))
         if description is None:
             raise CollectionNotFoundError(name)
-        found = from_description(name, description, db_schema=self.db_schema, id_column=id_column)
-        self._read[name, id_column] = found
+        before = self._read.get((name, id_column))
+        if before is not None and before.description == description:
+            found = before.collection
+        else:
+            found = from_description(
+                name,
+                description,
+                db_schema=self.db_schema,
+                id_column=id_column,
+                declared=self._declared.get(name),
+                arrays=dialect.has_arrays,
+            )
+        self._read[name, id_column] = _Entry(description, found, time.monotonic())
         return found
 
-    def forget(self, name: str) -> bool:
-        """Drop what was read of a collection, after a sign that it has changed; False when nothing was read."""
-        stale = [key for key in self._read if key[0] == name]
-        for key in stale:
-            del self._read[key]
-        return bool(stale)
+    def goes_by_schema(self, collection: Collection) -> bool:
+        """Tell whether a schema says what there is to know of a collection."""
+        return self._declared.get(collection.name) is collection
+
+    def doubt(self, name: str) -> None:
+        """Read a collection again before it is used next: its table is not as a schema or the last look had it."""
+        if name in self._declared:
+            self._left_behind.add(name)
+        for key, entry in self._read.items():
+            if key[0] == name:
+                self._read[key] = entry._replace(read_at=-math.inf)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, sql_type
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, created_as, sql_type
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import identifier
 
@@ -33,7 +33,8 @@ class Collection:
         table: with the columns and the primary key, no more.
         key: the columns that identify a document.
         types: of the columns; None for a type outside the projection grammar.
-        required: the columns that a new row must be given: NOT NULL without a default.
+        required: the columns that a new row must be given: NOT NULL without a default. A schema that is behind its
+            table may lack some of them; then no new row can be written.
         not_null: the columns that never hold NULL.
         has_unique: whether rows may clash in other columns than the primary key's.
         by_id_column: whether the key is a column that was named, and not the primary key.
@@ -134,15 +135,39 @@ def from_schema(schema: ProjectionSchema, *, db_schema: str | None, id_column: s
 
 
 def from_description(
-    name: str, description: TableDescription, *, db_schema: str | None, id_column: str | None
+    name: str,
+    description: TableDescription,
+    *,
+    db_schema: str | None,
+    id_column: str | None,
+    declared: Collection | None = None,
+    arrays: bool = True,
 ) -> Collection:
-    """Describe a collection by what the database says of its table."""
+    """Describe a collection by what the database says of its table.
+
+    Args:
+        name: of the collection.
+        description: of its table.
+        db_schema: of its table.
+        id_column: the column that identifies documents, where it is not the primary key.
+        declared: what a schema says of it: the columns to go by, as far as they are there, and their types, as far as
+            they are still the table's.
+        arrays: whether the database has arrays; where not, they are JSON.
+    """
     types: dict[str, ColumnType | None] = {}
     for column in description.columns:
         try:
             types[column["name"]] = parse_column(column["name"], column["type"]).type
         except SchemaError:
             types[column["name"]] = None
+    primary = sorted((c for c in description.columns if c["primary_key"]), key=lambda c: c["primary_key"])
+    key = tuple(column["name"] for column in primary)
+    if declared is not None:
+        types = {
+            column: _declared_type(declared.types.get(column), found, arrays=arrays)
+            for column, found in types.items()
+            if column in declared.types or column in (*key, id_column)
+        }
     columns = [
         sa.Column(
             identifier(name),
@@ -151,8 +176,6 @@ def from_description(
         )
         for name, column_type in types.items()
     ]
-    primary = sorted((c for c in description.columns if c["primary_key"]), key=lambda c: c["primary_key"])
-    key = tuple(column["name"] for column in primary)
     return Collection(
         table=sa.Table(identifier(name), sa.MetaData(), *columns, schema=db_schema),
         key=_key(name, id_column, key, description.unique_keys, types),
@@ -162,6 +185,11 @@ def from_description(
         has_unique=bool(description.unique_keys),
         by_id_column=id_column is not None,
     )
+
+
+def _declared_type(declared: ColumnType | None, found: ColumnType | None, *, arrays: bool) -> ColumnType | None:
+    """Return the type that a schema gives a column, unless the table's is another one by now."""
+    return declared if declared is not None and created_as(declared, arrays=arrays) == found else found
 
 
 def _key(name: str, id_column: str | None, primary: tuple[str, ...], unique: Any, columns: Any) -> tuple[str, ...]:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.catalogue import Catalogue
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import UnknownColumnError
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked, count_matching, select
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import parameter
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import UnexpectedNullError
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
+from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import is_spoilt
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
-from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError, TableChangedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    import sqlalchemy as sa
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import Collection
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
 
 T = TypeVar("T")
+Work: TypeAlias = "Callable[[AsyncConnection, Collection], Awaitable[T]]"
 CHUNK = 1000
+
+# SQLAlchemy would fetch up to 1000 rows at a time, whatever their size.
+_FEW_AT_A_TIME = {"max_row_buffer": 100}
 
 
 class ProjectionReader:
@@ -68,11 +72,14 @@ class ProjectionReader:
             doc_id: a scalar, or a dict for a composite key.
             uow: joined when open.
         """
-        async with self._using(collection, self._scope.read(uow)) as (connection, found):
+
+        async def work(connection: AsyncConnection, found: Collection) -> dict[str, Any] | None:
             key = found.key_values(doc_id, exact_digits=digits_of(connection))
             parameters = {parameter(name): value for name, value in key.items()}
             row = (await connection.execute(statements.find_one(found), parameters)).mappings().one_or_none()
             return None if row is None else dict(row)
+
+        return await self._run(collection, work, uow=uow)
 
     async def find_many(
         self, collection: str, doc_ids: Sequence[object], *, uow: SQLAlchemyUnitOfWork | None = None
@@ -80,15 +87,19 @@ class ProjectionReader:
         """Return the documents with these keys, in the same order, None for each that is missing."""
         if isinstance(doc_ids, str | bytes | Mapping) or not isinstance(doc_ids, Iterable):
             raise ValueError(f"doc_ids is a list of keys, not {doc_ids!r}")
-        async with self._using(collection, self._scope.read(uow)) as (connection, found):
+        wanted = list(doc_ids)
+
+        async def work(connection: AsyncConnection, found: Collection) -> list[dict[str, Any] | None]:
             digits = digits_of(connection)
-            keys = [tuple(found.key_values(doc_id, exact_digits=digits).values()) for doc_id in doc_ids]
+            keys = [tuple(found.key_values(doc_id, exact_digits=digits).values()) for doc_id in wanted]
             rows: dict[tuple[Any, ...], dict[str, Any]] = {}
             for chunk in chunked(dict.fromkeys(keys), CHUNK):
                 among = [key[0] for key in chunk] if len(found.key) == 1 else chunk
                 result = await connection.execute(statements.find_many(found), {"keys": among})
                 rows |= {tuple(row[name] for name in found.key): dict(row) for row in result.mappings()}
             return [dict(rows[key]) if key in rows else None for key in keys]
+
+        return await self._run(collection, work, uow=uow)
 
     async def find(
         self,
@@ -121,12 +132,13 @@ class ProjectionReader:
         check_count("limit", limit)
         if check_count("offset", offset) and after is not None:
             raise ValueError("offset and after are two ways to page: give one of them")
-        async with self._using(collection, self._scope.read(uow)) as (connection, known):
-            statement = await self._prepared(
-                connection, known, lambda found: select(found, connection, filter, sort, after)
-            )
+
+        async def work(connection: AsyncConnection, found: Collection) -> list[dict[str, Any]]:
+            statement = select(found, connection, filter, sort, after)
             rows = await connection.execute(statement.limit(limit).offset(offset))
             return [dict(row) for row in rows.mappings()]
+
+        return await self._run(collection, work, uow=uow)
 
     async def count(
         self,
@@ -136,9 +148,11 @@ class ProjectionReader:
         uow: SQLAlchemyUnitOfWork | None = None,
     ) -> int:
         """Return how many documents match."""
-        async with self._using(collection, self._scope.read(uow)) as (connection, known):
-            statement = await self._prepared(connection, known, lambda found: count_matching(found, connection, filter))
-            return int(await connection.scalar(statement) or 0)
+
+        async def work(connection: AsyncConnection, found: Collection) -> int:
+            return int(await connection.scalar(count_matching(found, connection, filter)) or 0)
+
+        return await self._run(collection, work, uow=uow)
 
     async def stream(
         self,
@@ -152,48 +166,87 @@ class ProjectionReader:
 
         The connection stays in use until the iteration ends; leaving it early, close it (`contextlib.aclosing`).
         """
-        async with self._using(collection, self._scope.read(uow)) as (connection, known):
-            statement: sa.Select[Any] = await self._prepared(
-                connection, known, lambda found: select(found, connection, filter, sort)
-            )
-            async with connection.stream(statement) as result:
-                async for row in result.mappings():
-                    yield dict(row)
+
+        async def work(connection: AsyncConnection, found: Collection) -> AsyncResult[Any]:
+            statement = select(found, connection, filter, sort)
+            result: AsyncResult[Any] = await connection.stream(statement, execution_options=_FEW_AT_A_TIME)
+            return result
+
+        stack, result = await self._opened(collection, work, uow=uow)
+        async with stack:
+            async for row in result.mappings():
+                yield dict(row)
 
     async def _is_there(self, connection: AsyncConnection, collection: str) -> bool:
         table = TableRef(collection, self._catalogue.db_schema)
         return await dialect_of(connection).describe_table(connection, table) is not None
 
-    @asynccontextmanager
-    async def _using(
-        self, name: str, scope: Any, id_column: str | None = None
-    ) -> AsyncIterator[tuple[AsyncConnection, Collection]]:
-        """Open a scope together with the collection, and say in the collection's terms when its table is gone."""
+    @repeated
+    async def _opened(
+        self, name: str, work: Work[AsyncResult[Any]], *, uow: SQLAlchemyUnitOfWork | None
+    ) -> tuple[AsyncExitStack, AsyncResult[Any]]:
+        """Begin what `work` begins to read; leaving the stack ends it."""
         check_identifier(name, kind="table")
-        async with scope as connection:
-            found = await self._catalogue.find(connection, name, id_column=id_column)
-            try:
-                yield connection, found
-            except DBAPIError as error:
-                dialect = dialect_of(connection)
-                if dialect.missing_table(error) is not None:
-                    self._catalogue.forget(name)
-                    raise CollectionNotFoundError(name) from error
-                if dialect.missing_column(error) is not None:
-                    self._catalogue.forget(name)
-                raise
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(self._scope.read(uow))
+            result = await self._healed(connection, name, work)
+            stack.push_async_callback(result.close)
+            return stack.pop_all(), result
+        raise AssertionError  # pragma: no cover  (an AsyncExitStack could swallow an error, this one has nothing to)
 
-    async def _prepared(
-        self, connection: AsyncConnection, collection: Collection, prepare: Callable[[Collection], T]
+    @repeated
+    async def _run(
+        self,
+        name: str,
+        work: Work[T],
+        *,
+        uow: SQLAlchemyUnitOfWork | None,
+        write: bool = False,
     ) -> T:
-        """Prepare what is to be sent; a column that seems to be unknown may have come with a migration meanwhile."""
+        """Do an operation's work in the transaction it belongs to, with the collection as it is."""
+        check_identifier(name, kind="table")
+        async with self._scope.write(uow) if write else self._scope.read(uow) as connection:
+            return await self._healed(connection, name, work)
+
+    async def _healed(self, connection: AsyncConnection, name: str, work: Work[T], id_column: str | None = None) -> T:
+        """Do the work; where it is refused for what is known of the table, look at the table and do it again.
+
+        That is the one place where a store notices that a migration has changed a table under it. What is known may be
+        out of date in two ways. A document or a filter is refused that fits the table as it is now: nothing is lost.
+        Or the database refuses the statement, which ends the transaction unless a savepoint is around it.
+
+        Raises:
+            TableChangedError: when the transaction is lost.
+            CollectionNotFoundError: when the table is not there.
+        """
+        lost_before = is_spoilt(connection)
+        known = self._catalogue.known(name, id_column=id_column)
+        found = known or await self._catalogue.read(connection, name, id_column=id_column)
         try:
-            return prepare(collection)
-        except UnknownColumnError:
-            if not self._catalogue.forget(collection.name):
+            return await work(connection, found)
+        except (ValueError, DBAPIError) as error:
+            lost, dialect = is_spoilt(connection), dialect_of(connection)
+            stale_plan = isinstance(error, DBAPIError) and dialect.has_stale_plan(error)
+            if isinstance(error, DBAPIError):
+                if dialect.missing_table(error) is not None:
+                    self._catalogue.doubt(name)
+                    raise CollectionNotFoundError(name) from error
+                suspect = dialect.misfits(error)
+            else:
+                by_database = lost or isinstance(error, UnexpectedNullError)
+                suspect = by_database or not self._catalogue.goes_by_schema(found)
+            if lost_before or not (stale_plan or (suspect and known is not None)):
                 raise
-        id_column = collection.key[0] if collection.by_id_column else None
-        return prepare(await self._catalogue.find(connection, collection.name, id_column=id_column))
+            self._catalogue.doubt(name)
+            if lost:
+                raise TableChangedError(
+                    f"a migration changed the table of collection {name!r} while this transaction was using it: roll "
+                    "back and try again"
+                ) from error
+            now = await self._catalogue.read(connection, name, id_column=id_column)
+            if now is found and not stale_plan:
+                raise
+        return await work(connection, now)
 
 
 def digits_of(connection: AsyncConnection) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.auto_ddl import create_collection
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete, guarded
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.reader import CHUNK, ProjectionReader, digits_of
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import (
@@ -23,6 +23,8 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import (
 from cqrs_ddd_persistence_sqlalchemy.exceptions import AutoDDLDisabledError
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import Collection
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
@@ -97,14 +99,13 @@ class SQLAlchemyProjectionStore(ProjectionReader):
             ValueError: naming the column that is unknown, missing, out of range, NULL or not unique.
         """
         guards = Guards(expected_version, event_id, event_position)
-        async with self._using(collection, self._scope.write(uow)) as (connection, known):
 
-            def prepare(found: Collection) -> tuple[Collection, dict[str, Any]]:
-                return found, guarded(found, complete(found, doc_id, doc, digits_of(connection)), guards)
-
-            found, values = await self._prepared(connection, known, prepare)
+        async def work(connection: AsyncConnection, found: Collection) -> bool:
+            values = guarded(found, complete(found, doc_id, doc, digits_of(connection)), guards)
             async with violations_named(connection, found):
                 return await write_row(connection, found, values, guards)
+
+        return await self._run(collection, work, uow=uow, write=True)
 
     async def bulk_upsert(
         self,
@@ -128,20 +129,20 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         """
         if isinstance(docs, (Mapping, BaseModel, str)) or not isinstance(docs, Iterable):
             raise ValueError(f"docs is an iterable of documents, not {type(docs).__name__}")
-        remaining, count = iter(docs), 0
-        async with self._using(collection, self._scope.write(uow), doc_id_field) as (connection, found):
-            known = found
-            async with violations_named(connection, found, always=True):
-                while chunk := list(islice(remaining, CHUNK)):
+        check_identifier(collection, kind="table")
+        count = 0
+        # A chunk is read from an iterator that may have no beginning to go back to: so the chunk is what is repeated,
+        # in a savepoint of its own. The outer one makes it all or nothing.
+        async with self._scope.write(uow) as connection, connection.begin_nested():
+            for chunk in chunked(docs, CHUNK):
 
-                    def prepare(
-                        into: Collection, docs: list[Document] = chunk
-                    ) -> tuple[Collection, list[dict[str, Any]]]:
-                        return into, [complete(into, None, doc, digits_of(connection)) for doc in docs]
+                async def work(connection: AsyncConnection, found: Collection, docs: list[Document] = chunk) -> None:
+                    rows = [complete(found, None, doc, digits_of(connection)) for doc in docs]
+                    async with violations_named(connection, found, always=True):
+                        await write_rows(connection, found, rows)
 
-                    known, rows = await self._prepared(connection, known, prepare)
-                    await write_rows(connection, known, rows)
-                    count += len(chunk)
+                await self._healed(connection, collection, work, doc_id_field)
+                count += len(chunk)
         return count
 
     async def delete(
@@ -158,15 +159,21 @@ class SQLAlchemyProjectionStore(ProjectionReader):
             OptimisticConcurrencyError: another `_version` is stored than expected, or none.
         """
         guards = Guards(expected_version)
-        async with self._using(collection, self._scope.write(uow)) as (connection, found):
+
+        async def work(connection: AsyncConnection, found: Collection) -> bool:
             guarded(found, {}, guards)
             key = found.key_values(doc_id, exact_digits=digits_of(connection))
             return await delete_row(connection, found, key, guards)
+
+        return await self._run(collection, work, uow=uow, write=True)
 
     async def truncate(self, collection: str, *, uow: SQLAlchemyUnitOfWork | None = None) -> int:
         """Delete all documents and return how many they were.
 
         It is a DELETE: unlike SQL's TRUNCATE it locks no reader out, and readers never see the collection half empty.
         """
-        async with self._using(collection, self._scope.write(uow)) as (connection, found):
+
+        async def work(connection: AsyncConnection, found: Collection) -> int:
             return int((await connection.execute(sa.delete(found.table))).rowcount)
+
+        return await self._run(collection, work, uow=uow, write=True)

@@ -82,6 +82,10 @@ async def delete_row(connection: AsyncConnection, collection: Collection, key: d
     return True
 
 
+class UnexpectedNullError(ValueError):
+    """The database refused a NULL or a missing value that, for all the store knew, it would take."""
+
+
 @asynccontextmanager
 async def violations_named(
     connection: AsyncConnection, collection: Collection, *, always: bool = False
@@ -105,8 +109,10 @@ async def violations_named(
             raise
         rule, columns = violated
         names = ", ".join(columns)
-        meaning = "another document has the same value" if rule == "unique" else "it may not be NULL"
-        raise ValueError(f"column {names} of {collection.name!r} is {rule.upper()}: {meaning}") from error
+        if rule == "not null":
+            raise UnexpectedNullError(f"column {names} of {collection.name!r} is NOT NULL") from error
+        message = f"column {names} of {collection.name!r} is UNIQUE: another document has the same value"
+        raise ValueError(message) from error
 
 
 def _parameters(values: dict[str, Any]) -> dict[str, Any]:

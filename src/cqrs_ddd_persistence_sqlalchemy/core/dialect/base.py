@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.migrating import MigratingDialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import sqlalchemy as sa
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,7 +47,7 @@ class TableDescription:
     unique_keys: tuple[tuple[str, ...], ...]
 
 
-class DatabaseDialect(ABC):
+class DatabaseDialect(MigratingDialect):
     """What one database does its own way. Stateless: one instance serves every engine."""
 
     name: str
@@ -64,10 +66,6 @@ class DatabaseDialect(ABC):
         """Apply the recommended settings to an engine that has not connected yet."""
 
     @abstractmethod
-    def begin(self, connection: Connection, *, write: bool) -> None:
-        """Complete the transaction that SQLAlchemy has just begun, before its first statement."""
-
-    @abstractmethod
     def let_go(self, connection: Connection) -> None:
         """Release what a cancelled statement holds, before its connection is thrown away."""
 
@@ -83,6 +81,18 @@ class DatabaseDialect(ABC):
     def missing_column(self, error: DBAPIError) -> str | None:
         """Return the name of the column whose absence caused the error, or None."""
 
+    def has_stale_plan(self, error: DBAPIError) -> bool:
+        """Tell whether the driver went by what it remembered of a table that another process has changed since."""
+        return False
+
+    def must_reconnect(self, error: DBAPIError) -> bool:
+        """Tell whether connections that remember what `has_stale_plan` speaks of would never work again."""
+        return False
+
+    @abstractmethod
+    def misfits(self, error: DBAPIError) -> bool:
+        """Tell whether the statement does not fit the columns, types or keys that its table has."""
+
     @abstractmethod
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
         """Return ("unique" or "not null", columns) when the error is such a violation on the table, else None."""
@@ -90,71 +100,6 @@ class DatabaseDialect(ABC):
     @abstractmethod
     def is_deadlock(self, error: DBAPIError) -> bool:
         """Tell whether the database chose this transaction to break a deadlock: it is rolled back, try again."""
-
-    @abstractmethod
-    def is_lock_timeout(self, error: DBAPIError) -> bool:
-        """Tell whether a lock was not to be had within the time of `limit_lock_waits`."""
-
-    @abstractmethod
-    def limit_lock_waits(self, seconds: float) -> str | None:
-        """Return the statement that lets no other of its transaction wait for a table longer than that; 0: no limit."""
-
-    @abstractmethod
-    def existing_table(self, error: DBAPIError) -> str | None:
-        """Return the name of the table that could not be created because it exists, or None."""
-
-    @abstractmethod
-    def does_not_fit(self, error: DBAPIError) -> bool:
-        """Tell whether a value was too large, too long or otherwise none of its column's type."""
-
-    @abstractmethod
-    def forbidden(self, error: DBAPIError) -> str | None:
-        """Return what the database's user has no right to, in the database's words, or None."""
-
-    @abstractmethod
-    def probe(self, url: URL) -> None:
-        """Raise what `connect_error` recognises if it takes no connection to see that none can be made."""
-
-    @abstractmethod
-    def connect_error(self, error: BaseException) -> str | None:
-        """Return in one line why no connection could be made, or None where the error is of another kind."""
-
-    @abstractmethod
-    def prepare_for_migrations(self, engine: Engine) -> None:
-        """Make DDL on a new engine's connections part of their transactions."""
-
-    @abstractmethod
-    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
-        """Try once to become the only migration of this database; never wait long, never block.
-
-        With `joined` the connection is in a transaction of the caller's, which the lock ends with. Otherwise, when
-        True, the connection is in a transaction where `migrates_in_one_transaction`, and in none elsewhere.
-        """
-
-    @abstractmethod
-    def release_migration_lock(self, connection: Connection) -> None:
-        """Let the next migration begin."""
-
-    @abstractmethod
-    def lock_table(self, connection: Connection, table: TableRef) -> None:
-        """Let nobody else read or write a table until this transaction ends."""
-
-    @abstractmethod
-    def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
-        """Return the triggers that go when a copy takes the place of their table: names and what creates them."""
-
-    @abstractmethod
-    def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
-        """Return the tables whose rows would go or change as a copy takes the place of a table they refer to."""
-
-    @property
-    @abstractmethod
-    def migrates_in_one_transaction(self) -> bool:
-        """Whether the migration lock is the transaction itself, so that all revisions of a run must share it."""
-
-    @abstractmethod
-    def is_proxied(self, connection: Connection) -> bool:
-        """Tell whether a pooling proxy seems to stand between the connection and its server."""
 
     @abstractmethod
     def insert(self, table: sa.Table) -> Any:

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     DatabaseDialect,
@@ -19,20 +18,23 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCatalogue
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_migrations import PostgreSQLMigrations, qualified
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy.engine import URL, Connection, Engine, Transaction
+    from sqlalchemy.engine import Connection, Engine, Transaction
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# First half of the migration lock's key; the schema's name is the second.
-_MIGRATION_LOCK = 0x63717273
+# undefined_column, datatype_mismatch, undefined_function (no such operator), invalid_column_reference (ON CONFLICT),
+# string_data_right_truncation, numeric_value_out_of_range.
+_MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 
 
-class PostgreSQL(DatabaseDialect):
+class PostgreSQL(PostgreSQLMigrations, DatabaseDialect):
     """What PostgreSQL does its own way."""
 
     name = "postgresql"
@@ -70,6 +72,20 @@ class PostgreSQL(DatabaseDialect):
         found = re.search(r'"(.+?)"', str(error.orig)) or re.search(r"column (\S+)", str(error.orig))
         return found[1] if found else ""
 
+    def has_stale_plan(self, error: DBAPIError) -> bool:
+        """Recognise feature_not_supported ('cached plan must not change result type') and the driver's own check."""
+        cause = getattr(error.orig, "__cause__", None)
+        return isinstance(cause, (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError))
+
+    def must_reconnect(self, error: DBAPIError) -> bool:
+        """Recognise all but the one error after which SQLAlchemy prepares its statements anew."""
+        cause = getattr(error.orig, "__cause__", None)
+        return self.has_stale_plan(error) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
+
+    def misfits(self, error: DBAPIError) -> bool:
+        """Recognise what a statement meets whose columns, types or conflict target are those of another table."""
+        return getattr(error.orig, "sqlstate", None) in _MISFITS
+
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
         """Read the columns from the server's fields; its messages are translated, the fields are not."""
         cause: Any = getattr(error.orig, "__cause__", None)
@@ -85,89 +101,6 @@ class PostgreSQL(DatabaseDialect):
     def is_deadlock(self, error: DBAPIError) -> bool:
         """Recognise deadlock_detected."""
         return getattr(error.orig, "sqlstate", None) == "40P01"
-
-    def is_lock_timeout(self, error: DBAPIError) -> bool:
-        """Recognise lock_not_available."""
-        return getattr(error.orig, "sqlstate", None) == "55P03"
-
-    def limit_lock_waits(self, seconds: float) -> str:
-        """Set lock_timeout until the transaction ends."""
-        return f"SET LOCAL lock_timeout = '{round(seconds * 1000)}ms'"
-
-    def existing_table(self, error: DBAPIError) -> str | None:
-        """Recognise duplicate_table."""
-        found = re.search(r'"(.+?)"', str(error.orig))
-        return found[1] if found and getattr(error.orig, "sqlstate", None) == "42P07" else None
-
-    def does_not_fit(self, error: DBAPIError) -> bool:
-        """Recognise the class of data exceptions."""
-        return str(getattr(error.orig, "sqlstate", None)).startswith("22")
-
-    def forbidden(self, error: DBAPIError) -> str | None:
-        """Recognise insufficient_privilege."""
-        cause = getattr(error.orig, "__cause__", None) or error.orig
-        return str(cause) if getattr(error.orig, "sqlstate", None) == "42501" else None
-
-    def probe(self, url: URL) -> None:
-        """Do nothing: only the server knows."""
-
-    def connect_error(self, error: BaseException) -> str | None:
-        """Recognise what asyncpg and the network raise before there is a connection, wrapped or not.
-
-        A port or an option in the URL that makes no sense comes as Python's own error.
-        """
-        if isinstance(error, DBAPIError):
-            return str(error.orig.__cause__ or error.orig) if error.orig else str(error)
-        configuration = OverflowError, TypeError, ValueError
-        expected = OSError, asyncpg.PostgresError, asyncpg.InterfaceError, *configuration
-        return f"{type(error).__name__}: {error}" if isinstance(error, expected) else None
-
-    def prepare_for_migrations(self, engine: Engine) -> None:
-        """Do nothing: DDL is transactional."""
-
-    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
-        """Poll an advisory lock of this database and schema.
-
-        Waiting inside pg_advisory_lock() would be a transaction that CREATE INDEX CONCURRENTLY waits for, while its
-        migration holds the lock: a deadlock.
-        """
-        function = sa.func.pg_try_advisory_xact_lock if joined else sa.func.pg_try_advisory_lock
-        key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
-        taken = connection.scalar(sa.select(function(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
-        if not joined:
-            connection.commit()
-        return bool(taken)
-
-    def release_migration_lock(self, connection: Connection) -> None:
-        """Unlock; a connection that broke has lost its lock already."""
-        if connection.invalidated:
-            return
-        connection.rollback()
-        key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
-        connection.execute(sa.select(sa.func.pg_advisory_unlock(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
-        connection.commit()
-
-    def lock_table(self, connection: Connection, table: TableRef) -> None:
-        """Take the lock that DROP TABLE would take."""
-        connection.exec_driver_sql(f"LOCK TABLE {_qualified(connection, table)} IN ACCESS EXCLUSIVE MODE")
-
-    def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
-        """Return nothing: tables are changed in place."""
-        return {}
-
-    def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
-        """Return nothing: tables are changed in place."""
-        return []
-
-    @property
-    def migrates_in_one_transaction(self) -> bool:
-        """Return False: the lock is the session's, and each revision commits by itself."""
-        return False
-
-    def is_proxied(self, connection: Connection) -> bool:
-        """Compare the process id of the handshake, which a proxy makes up, with the server's own."""
-        driver: Any = connection.connection.driver_connection
-        return bool(driver.get_server_pid() != connection.scalar(sa.select(sa.func.pg_backend_pid())))
 
     def insert(self, table: sa.Table) -> Any:
         """Return PostgreSQL's INSERT."""
@@ -230,7 +163,7 @@ class PostgreSQL(DatabaseDialect):
 
     async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
         """Read pg_attribute; format_type spells the types."""
-        name = _qualified(connection, table)
+        name = qualified(connection, table)
         oid = await connection.scalar(sa.text("SELECT to_regclass(:name)::oid::bigint"), {"name": name})
         if oid is None:
             return None
@@ -268,8 +201,3 @@ _UNIQUE_KEYS = sa.text(
     GROUP BY i.indexrelid, i.indpred IS NULL, i.indexprs IS NULL
     """
 )
-
-
-def _qualified(connection: Connection | AsyncConnection, table: TableRef) -> str:
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)

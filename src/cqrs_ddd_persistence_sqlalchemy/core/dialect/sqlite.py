@@ -5,31 +5,31 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from contextlib import closing
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import DatabaseDialect, TableDescription, TableRef
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import SQLiteCatalogue
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_migrations import SQLiteMigrations
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 BUSY_TIMEOUT_MS = 60_000
 
 
-class SQLite(DatabaseDialect):
+class SQLite(SQLiteMigrations, DatabaseDialect):
     """What SQLite does its own way."""
 
     name = "sqlite"
@@ -96,6 +96,10 @@ class SQLite(DatabaseDialect):
         found = re.search(r"no such column: (\S+)|has no column named (\S+)", str(error.orig))
         return (found[1] or found[2]) if found else None
 
+    def misfits(self, error: DBAPIError) -> bool:
+        """Recognise unknown columns and conflict targets; types are not enforced."""
+        return self.missing_column(error) is not None or "ON CONFLICT clause does not match" in str(error.orig)
+
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
         """Read the columns from the message."""
         found = re.match(r"(UNIQUE|NOT NULL) constraint failed: (.+)", str(error.orig))
@@ -106,107 +110,6 @@ class SQLite(DatabaseDialect):
 
     def is_deadlock(self, error: DBAPIError) -> bool:
         """Return False: with one writer at a time there is nothing to lock crosswise."""
-        return False
-
-    def is_lock_timeout(self, error: DBAPIError) -> bool:
-        """Return False: the migration has the whole file, and waits for nothing once it has begun."""
-        return False
-
-    def limit_lock_waits(self, seconds: float) -> None:
-        """Return nothing, for the same reason."""
-
-    def existing_table(self, error: DBAPIError) -> str | None:
-        """Recognise 'table already exists'."""
-        found = re.match(r'table "?(.+?)"? already exists', str(error.orig))
-        return found[1] if found else None
-
-    def does_not_fit(self, error: DBAPIError) -> bool:
-        """Return False: SQLite takes any value, and the stores check them instead."""
-        return False
-
-    def forbidden(self, error: DBAPIError) -> str | None:
-        """Recognise a file that may only be read."""
-        return str(error.orig) if "readonly database" in str(error.orig) else None
-
-    def probe(self, url: URL) -> None:
-        """Open the file and close it again: a connection that fails leaves a thread behind to the event loop."""
-        path = url.database or ":memory:"
-        if path != ":memory:" and not path.startswith("file:"):
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA schema_version")
-
-    def connect_error(self, error: BaseException) -> str | None:
-        """Recognise a file that cannot be opened or is no database."""
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        known = re.match(r"unable to open database file|file is not a database", str(reason))
-        return str(reason) if known and isinstance(reason, sqlite3.Error) else None
-
-    def prepare_for_migrations(self, engine: Engine) -> None:
-        """Switch the driver's own transaction handling off; the journal mode is the application's to choose.
-
-        Foreign keys stay off, as they are by default: rebuilding a table would delete rows that refer to it.
-        """
-
-        @event.listens_for(engine, "connect")
-        def set_up(connection: Any, _record: object) -> None:
-            connection.isolation_level = None
-
-    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
-        """Begin the transaction of the whole run with the write lock, which keeps every other writer out.
-
-        A caller's transaction on a stock engine has not begun in the database yet: DDL in it would survive a rollback.
-        """
-        try:
-            if not joined:
-                self._suspend_foreign_keys(connection)
-                connection.begin()
-            self.begin(connection, write=True)
-        except OperationalError as error:
-            if not joined:
-                connection.rollback()
-            if "locked" in str(error.orig):
-                return False
-            raise
-        return True
-
-    def release_migration_lock(self, connection: Connection) -> None:
-        """Roll back what a failed run has left; a successful one has committed."""
-        if not connection.invalidated:
-            connection.rollback()
-            if connection.info.pop("foreign_keys_suspended", False):
-                _pragma(connection, "foreign_keys = ON")
-
-    def _suspend_foreign_keys(self, connection: Connection) -> None:
-        """Rebuilding a table drops it, which would delete rows that refer to it; in a transaction it is too late."""
-        if _pragma(connection, "foreign_keys"):
-            connection.info["foreign_keys_suspended"] = True
-            _pragma(connection, "foreign_keys = OFF")
-
-    def lock_table(self, connection: Connection, table: TableRef) -> None:
-        """Do nothing: the transaction of a migration has the whole file."""
-
-    def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
-        """Read sqlite_master."""
-        found = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :name COLLATE NOCASE"
-        return dict(connection.execute(sa.text(found), {"name": table}).tuples().all())
-
-    def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
-        """Look for foreign keys, if they are enforced: DROP TABLE deletes the rows first, and so obeys them."""
-        if not connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
-            return []
-        children = sa.text(
-            "SELECT DISTINCT child.name FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS parent "
-            "WHERE child.type = 'table' AND parent.\"table\" = :name COLLATE NOCASE AND child.name <> :name ORDER BY 1"
-        )
-        return list(connection.scalars(children, {"name": table}))
-
-    @property
-    def migrates_in_one_transaction(self) -> bool:
-        """Return True: committing after each revision would let another migration in between."""
-        return True
-
-    def is_proxied(self, connection: Connection) -> bool:
-        """Return False: a file has no proxy."""
         return False
 
     def insert(self, table: sa.Table) -> Any:
@@ -284,17 +187,6 @@ class SQLite(DatabaseDialect):
             # A rollback to a savepoint inside may have put them back already.
             again = re.sub(r"^CREATE TRIGGER (?!IF NOT)", "CREATE TRIGGER IF NOT EXISTS ", statement)
             await connection.exec_driver_sql(again)
-
-
-def _pragma(connection: Connection, pragma: str) -> Any:
-    """Run a pragma without beginning a transaction, and return its value, if it has one."""
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(f"PRAGMA {pragma}")
-        row = cursor.fetchone()
-    finally:
-        cursor.close()
-    return row[0] if row else None
 
 
 def _as_glob(pattern: str) -> str:

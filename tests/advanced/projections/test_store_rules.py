@@ -1,0 +1,151 @@
+"""The rules of the statements that write, one by one, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
+
+from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
+from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+
+
+@pytest.fixture
+def gone_for_a_moment(monkeypatch):
+    """The first look for what stood in a statement's way finds no row: somebody has just deleted it."""
+    real, looks = statements.read_guards, []
+
+    def read_guards(collection):
+        looks.append(collection.name)
+        return real(collection).where(sa.false()) if len(looks) == 1 else real(collection)
+
+    monkeypatch.setattr(statements, "read_guards", read_guards)
+    return looks
+
+
+async def test_a_row_that_vanishes_after_the_statement_is_written_after_all(store, gone_for_a_moment):
+    """The statement runs again, and decides again: here it finds the row, and the event to be no news."""
+    await store.upsert("orders", "o1", {"customer": "Ada"}, event_id="e1")
+    assert await store.upsert("orders", "o1", {"customer": "Bob"}, event_id="e1") is False
+    assert gone_for_a_moment == ["orders"] * 2
+    assert (await store.find_one("orders", "o1"))["customer"] == "Ada"
+
+
+async def test_another_constraint_than_unique_and_not_null_is_the_databases_own_error(engine, session_factory):
+    """A CHECK that somebody added by hand is no ValueError: the error passes through untouched."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            sa.text(
+                "CREATE TABLE checked (id INTEGER PRIMARY KEY, age INTEGER CHECK (age > 0), name VARCHAR(9) UNIQUE)"
+            )
+        )
+    store = SQLAlchemyProjectionStore(session_factory)
+    with pytest.raises(IntegrityError):
+        await store.upsert("checked", 1, {"age": -1})
+    with pytest.raises(IntegrityError):
+        await store.bulk_upsert("checked", [{"id": 1, "age": -1}])
+    assert await store.count("checked") == 0
+
+
+async def test_a_batch_of_like_documents_is_one_statement(engine, store):
+    """A thousand documents with the same columns go to the driver together."""
+    sent = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: sent.append((args[2], args[-1])))
+    await store.bulk_upsert("order_lines", ({"order": "o", "Line": n} for n in range(1000)))
+    assert [many for statement, many in sent if statement.startswith("INSERT")] == [True]
+
+
+async def test_without_another_unique_column_no_savepoint_is_made(engine, store):
+    """Where nothing but the key can clash, a write is one statement."""
+    sent = []
+    event.listen(engine.sync_engine, "savepoint", lambda *args: sent.append(args[1]))
+    await store.upsert("order_lines", {"order": "o", "Line": 1}, {"quantity": 2})
+    assert sent == []
+    await store.upsert("orders", "o1", {"customer": "Ada"})
+    assert len(sent) == 1
+
+
+async def test_a_version_that_is_null_counts_as_zero(session_factory):
+    """For every guard and for counting up; a document without one is no conflict with 0."""
+    schema = ProjectionSchema(
+        collection="loose",
+        fields=[
+            ("id", "INTEGER PRIMARY KEY"),
+            ("name", "TEXT"),
+            ("must", "TEXT NOT NULL"),
+            ("_version", "INTEGER"),
+            ("_last_event_id", "TEXT"),
+            ("_last_event_position", "BIGINT"),
+        ],
+    )
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True)
+    await store.ensure_collection("loose", schema=schema)
+    for number, doc in enumerate(({"name": "b"}, {"name": "b", "must": "y"})):  # an UPDATE, and an upsert
+        await store.upsert("loose", number, {"name": "a", "must": "x"})
+        assert (await store.find_one("loose", number))["_version"] is None
+        with pytest.raises(OptimisticConcurrencyError, match="expected version 1, found None"):
+            await store.upsert("loose", number, doc, expected_version=1)
+        with pytest.raises(OptimisticConcurrencyError, match="expected version 1, found None"):
+            await store.delete("loose", number, expected_version=1)
+        assert await store.upsert("loose", number, doc, expected_version=0, event_id="e0", event_position=0)
+        row = await store.find_one("loose", number)
+        assert (row["_version"], row["_last_event_id"], row["_last_event_position"]) == (1, "e0", 0)
+        assert await store.upsert("loose", number, doc, event_position=0) is False
+        assert await store.upsert("loose", number, {"_version": None})
+        assert (await store.find_one("loose", number))["_version"] == 2
+    await store.upsert("loose", 9, {"name": "a", "must": "x"})
+    assert await store.delete("loose", 9, expected_version=0) is True
+
+
+async def test_an_empty_event_id_is_an_event_id(store):
+    """It guards like any other."""
+    assert await store.upsert("orders", "o1", {"customer": "Ada"}, event_id="")
+    assert await store.upsert("orders", "o1", {"customer": "Bob"}, event_id="") is False
+
+
+async def test_a_part_of_a_missing_document_names_only_what_is_missing(store):
+    """Not what the document brought."""
+    with pytest.raises(ValueError, match="a new one needs customer$"):
+        await store.upsert("orders", "o1", {"total": 1})
+
+
+async def test_nothing_but_guards_may_be_checked(store):
+    """A document without columns that expects a version counts the version up, and no other document's."""
+    for name in ("o1", "o2"):
+        await store.upsert("orders", name, {"customer": "Ada"})
+    assert await store.upsert("orders", "o1", {}, expected_version=1)
+    assert await store.upsert("orders", "o1", {"_version": 5}, expected_version=2)
+    with pytest.raises(OptimisticConcurrencyError, match="expected version 2, found 5"):
+        await store.upsert("orders", "o1", {}, expected_version=2)
+    assert [row["_version"] for row in await store.find("orders")] == [5, 1]
+
+
+async def test_a_partial_unique_index_identifies_nothing(session_factory, engine):
+    """Neither read from the database nor from a schema can some rows' uniqueness stand for a key."""
+    schema = ProjectionSchema(
+        collection="partial",
+        fields=[("id", "INTEGER PRIMARY KEY"), ("code", "TEXT"), ("open", "BOOLEAN")],
+        indexes=[{"columns": ["code"], "unique": True, "where": {"open": True}}],
+    )
+    await SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True).ensure_collection("partial", schema=schema)
+    for schemas in ((), (schema,)):
+        store = SQLAlchemyProjectionStore(session_factory, schemas=schemas)
+        with pytest.raises(ValueError, match="column 'code' of 'partial' does not identify documents"):
+            await store.bulk_upsert("partial", [{"id": 1, "code": "x"}], "code")
+        async with SQLAlchemyUnitOfWork(session_factory) as uow:
+            await store.upsert("partial", 1, {"code": "x", "open": True}, uow=uow)
+            with pytest.raises(ValueError, match="UNIQUE"):
+                await store.upsert("partial", 2, {"code": "x", "open": True}, uow=uow)
+            await store.upsert("partial", 2, {"code": "x", "open": False}, uow=uow)
+        assert await store.count("partial") == 2
+
+
+async def test_a_schema_of_another_collection_is_refused(store):
+    """`ensure_collection` does not create what was not named."""
+    schema = ProjectionSchema(collection="one", fields=[("id", "INTEGER PRIMARY KEY")])
+    with pytest.raises(ValueError, match="collection 'two' is given the schema of 'one'"):
+        await store.ensure_collection("two", schema=schema)
