@@ -113,7 +113,14 @@ def test_a_database_s_own_prefix_is_refused(name):
     assert "itself" in str(caught.value) or "its own catalogues" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["Order", "select", "_", "pgx", "sqlite", "x" * 63])
+@pytest.mark.parametrize("name", ["excluded", "Excluded", "EXCLUDED"])
+def test_the_name_of_an_upsert_s_row_is_refused(name):
+    """In ON CONFLICT a table called excluded cannot be told from the row that was to be inserted."""
+    with refused(f"Invalid SQL table name: {name!r}; SQL calls the row of an upsert so"):
+        schema(collection=name)
+
+
+@pytest.mark.parametrize("name", ["Order", "select", "_", "pgx", "sqlite", "exclude", "x" * 63])
 def test_any_other_name_is_legal(name):
     """Reserved words, mixed case and long names are names like others."""
     assert schema(collection=name).collection == name
