@@ -92,19 +92,6 @@ async def contents(engine, store):
     return read
 
 
-@pytest.fixture
-def statements(engine):
-    """What is sent to the database, as a list that grows."""
-    sent = []
-
-    def note(_connection, _cursor, statement, *_):
-        sent.append(statement)
-
-    sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
-    yield sent
-    sa.event.remove(engine.sync_engine, "before_cursor_execute", note)
-
-
 async def test_a_hostile_collection_is_refused_by_every_method(session_factory, store, contents, statements):
     """Before anything is sent, with one message, in a unit of work that goes on and is committed."""
     before = await contents()
