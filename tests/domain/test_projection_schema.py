@@ -574,12 +574,22 @@ def test_to_dict_is_plain_data():
             "a schema has collection, fields, and maybe indexes and primary_key",
         ),
         ({**schema().to_dict(), "fields": []}, "collection 'carts' has 0 fields"),
+        ([], "a schema is a mapping with collection, fields and so on, not []"),
+        ("carts", "a schema is a mapping with collection, fields and so on, not 'carts'"),
+        (None, "a schema is a mapping with collection, fields and so on, not None"),
     ],
 )
 def test_a_bad_dict_is_refused(data, message):
     """Missing and unknown keys are refused, and everything else as in a schema made by hand."""
     with refused(message):
         ProjectionSchema.from_dict(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "owner", 5])
+def test_an_index_is_not_made_of_what_is_no_dict(data):
+    """What is no mapping is refused by name, not with a TypeError."""
+    with refused(f"an index is a mapping with columns and so on, not {data!r}"):
+        ProjectionIndex.from_dict(data)
 
 
 def test_the_fingerprint_does_not_drift():
