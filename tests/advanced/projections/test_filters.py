@@ -257,6 +257,18 @@ async def test_a_column_is_compared_with_values_that_it_could_not_hold(store):
     assert await store.count("orders", {"_version": {"$lt": 2**40}}) == 1
 
 
+async def test_a_filter_is_not_rounded_to_what_sqlite_can_compare(store, engine):
+    """A decimal of more than fifteen digits is compared exactly, or refused where the database has doubles only."""
+    await store.upsert("orders", "o1", {"customer": "Ada", "total": Decimal("1.20")})
+    close = Decimal("1.1999999999999999999")
+    if engine.dialect.name == "sqlite":
+        with pytest.raises(ValueError, match="column 'total': .* this database holds 15 digits exactly, it has 20"):
+            await store.count("orders", {"total": {"$gt": close}})
+    else:
+        assert await store.count("orders", {"total": {"$gt": close}}) == 1
+        assert await store.count("orders", {"total": close}) == 0
+
+
 async def test_documents_are_compared_with_none_only(store):
     """JSON has no equality that both databases share."""
     await store.upsert("everything", 1, {"doc": {"a": 1}})

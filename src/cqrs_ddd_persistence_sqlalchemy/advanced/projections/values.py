@@ -120,7 +120,7 @@ def _filled_decimal(column_type: ColumnType, value: Any) -> Decimal:
 def _count_digits(number: Decimal) -> tuple[int, int, int]:
     """Return how many digits stand before the point, after it, and from the first to the last that is not 0."""
     _, digits, exponent = number.as_tuple()
-    text = "".join(map(str, digits)).lstrip("0")
+    text = "".join(map(str, digits))
     stripped = text.rstrip("0")
     places = -(int(exponent) + len(text) - len(stripped))
     if not stripped:
