@@ -231,6 +231,7 @@ def test_the_key_may_be_named_apart_from_the_fields():
 def test_one_name_is_a_key():
     """A single column may be named without a list."""
     assert two_columns(primary_key="b").key == ("b",)
+    assert schema([("code", "INTEGER")], primary_key="code").key == ("code",)
 
 
 def test_the_key_s_order_may_be_given_for_marked_fields():

@@ -40,6 +40,7 @@ async def test_without_sort_the_key_orders(orders):
         ({"customer": "Ada", "total": 10}, ["o1"]),
         ({"total": Decimal("20.00")}, ["o2", "o4"]),
         ({"total": 20.0}, ["o2", "o4"]),
+        ({"total": {"$gte": 10, "$lt": 20}}, ["o1"]),
         ({"total": None}, ["o3"]),
         ({"placed_at": None, "customer": "Eve"}, ["o4"]),
         ({"placed_at": MORNING.astimezone(timezone(timedelta(hours=5)))}, ["o1"]),
