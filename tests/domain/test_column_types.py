@@ -76,17 +76,24 @@ DEFAULTS = [
     ("DECIMAL(4, 2) DEFAULT -99.99", Decimal("-99.99"), "-99.99"),
     ("DECIMAL(4, 2) DEFAULT 1.50000", Decimal("1.50"), "1.50"),
     ("DECIMAL(4, 2) DEFAULT -0", Decimal("0.00"), "0.00"),
+    ("DECIMAL(20, 10) DEFAULT 0.0000000001", Decimal("1E-10"), "0.0000000001"),
     ("DECIMAL(2, 2) DEFAULT 0.99", Decimal("0.99"), "0.99"),
     (
         "DECIMAL(30, 10) DEFAULT 12345678901234567890.0123456789",
         Decimal("12345678901234567890.0123456789"),
         "12345678901234567890.0123456789",
     ),
+    (
+        "DECIMAL(1000, 500) DEFAULT " + "9" * 500 + "." + "9" * 500,
+        Decimal("9" * 500 + "." + "9" * 500),
+        "9" * 500 + "." + "9" * 500,
+    ),
     ("REAL DEFAULT 0.5", 0.5, "0.5"),
     ("DOUBLE PRECISION DEFAULT 1e-7", 1e-07, "1e-07"),
     ("DOUBLE PRECISION DEFAULT -2E+300", -2e300, "-2e+300"),
     ("DOUBLE PRECISION DEFAULT -0.0", 0.0, "0.0"),
     ("DOUBLE PRECISION DEFAULT 0e9", 0.0, "0.0"),
+    ("DOUBLE PRECISION DEFAULT 0E9", 0.0, "0.0"),
     ("BOOLEAN DEFAULT true", True, "TRUE"),
     ("BOOLEAN DEFAULT False", False, "FALSE"),
     ("TEXT DEFAULT ''", "", "''"),
@@ -118,6 +125,7 @@ DEFAULTS = [
 
 UNREADABLE = [
     ("MONEY", "MONEY"),
+    ("MONEY \t\r\n ", "MONEY"),
     ("SERIAL PRIMARY KEY", "SERIAL PRIMARY KEY"),
     ("DOUBLE", "DOUBLE"),
     ("INTEGER REFERENCES x", "REFERENCES x"),
@@ -278,6 +286,8 @@ WRONG = [
     ("VARCHAR(n)", "the arguments in 'VARCHAR(n)' are not those of a type"),
     ("VARCHAR(MAX)", "the arguments in 'VARCHAR(MAX)' are not those of a type"),
     ("VARCHAR(" + "9" * 5000 + ")", "are not those of a type"),
+    ("VARCHAR(999999999)", "the length of VARCHAR is 1 to 10485760, not 999999999"),
+    ("VARCHAR(1000000000)", "the arguments in 'VARCHAR(1000000000)' are not those of a type"),
     ("DECIMAL", "DECIMAL needs a precision, such as DECIMAL(10, 2)"),
     ("NUMERIC NOT NULL", "DECIMAL needs a precision, such as DECIMAL(10, 2)"),
     ("DECIMAL(0)", "the precision of DECIMAL is 1 to 1000, not 0"),
@@ -434,6 +444,8 @@ def test_a_bad_column_name_is_refused(name):
     """A name that is no identifier is a SchemaError with the one message for names."""
     with pytest.raises(SchemaError, match=r"\A" + re.escape(f"Invalid SQL column name: {name!r}") + r"\Z"):
         parse_column(name, "INTEGER")
+    with pytest.raises(SchemaError, match=r"\A" + re.escape(f"Invalid SQL column name: {name!r}") + r"\Z"):
+        ColumnSpec(name, ColumnType(Kind.INTEGER))
 
 
 def test_a_schema_error_is_a_value_error():

@@ -113,7 +113,14 @@ def test_a_database_s_own_prefix_is_refused(name):
     assert "itself" in str(caught.value) or "its own catalogues" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["Order", "select", "_", "pgx", "sqlite", "x" * 63])
+@pytest.mark.parametrize("name", ["excluded", "Excluded", "EXCLUDED"])
+def test_the_name_of_an_upsert_s_row_is_refused(name):
+    """In ON CONFLICT a table called excluded cannot be told from the row that was to be inserted."""
+    with refused(f"Invalid SQL table name: {name!r}; SQL calls the row of an upsert so"):
+        schema(collection=name)
+
+
+@pytest.mark.parametrize("name", ["Order", "select", "_", "pgx", "sqlite", "exclude", "x" * 63])
 def test_any_other_name_is_legal(name):
     """Reserved words, mixed case and long names are names like others."""
     assert schema(collection=name).collection == name
@@ -224,6 +231,7 @@ def test_the_key_may_be_named_apart_from_the_fields():
 def test_one_name_is_a_key():
     """A single column may be named without a list."""
     assert two_columns(primary_key="b").key == ("b",)
+    assert schema([("code", "INTEGER")], primary_key="code").key == ("code",)
 
 
 def test_the_key_s_order_may_be_given_for_marked_fields():
@@ -567,12 +575,22 @@ def test_to_dict_is_plain_data():
             "a schema has collection, fields, and maybe indexes and primary_key",
         ),
         ({**schema().to_dict(), "fields": []}, "collection 'carts' has 0 fields"),
+        ([], "a schema is a mapping with collection, fields and so on, not []"),
+        ("carts", "a schema is a mapping with collection, fields and so on, not 'carts'"),
+        (None, "a schema is a mapping with collection, fields and so on, not None"),
     ],
 )
 def test_a_bad_dict_is_refused(data, message):
     """Missing and unknown keys are refused, and everything else as in a schema made by hand."""
     with refused(message):
         ProjectionSchema.from_dict(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "owner", 5])
+def test_an_index_is_not_made_of_what_is_no_dict(data):
+    """What is no mapping is refused by name, not with a TypeError."""
+    with refused(f"an index is a mapping with columns and so on, not {data!r}"):
+        ProjectionIndex.from_dict(data)
 
 
 def test_the_fingerprint_does_not_drift():

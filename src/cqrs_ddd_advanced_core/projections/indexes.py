@@ -87,6 +87,8 @@ class ProjectionIndex:
         Raises:
             SchemaError: a key is missing or unknown, or a value is refused.
         """
+        if not isinstance(data, Mapping):
+            raise SchemaError(f"an index is a mapping with columns and so on, not {data!r}")
         unknown = set(data) - {"columns", "unique", "descending", "where", "name"}
         if unknown or "columns" not in data:
             keys = sorted(map(str, data))

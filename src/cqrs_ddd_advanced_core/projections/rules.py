@@ -14,6 +14,7 @@ _RESERVED_PREFIXES = {
     "sqlite_": "SQLite keeps names that begin with sqlite_ for itself",
     "pg_": "PostgreSQL looks for names that begin with pg_ among its own catalogues first",
 }
+_ROW_PROPOSED = "excluded"  # in ON CONFLICT DO UPDATE, where a table of that name cannot be told from it
 _SYSTEM_COLUMNS = {
     **dict.fromkeys(
         ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"),
@@ -33,7 +34,7 @@ def check_collection(name: object) -> str:
     """Return the name if a table may be called so.
 
     Raises:
-        SchemaError: it is no identifier, or begins like a database's own tables.
+        SchemaError: it is no identifier, begins like a database's own tables, or means something else in an upsert.
     """
     try:
         checked = check_identifier(name, kind="table")
@@ -42,6 +43,8 @@ def check_collection(name: object) -> str:
     for prefix, reason in _RESERVED_PREFIXES.items():
         if checked.lower().startswith(prefix):
             raise SchemaError(f"Invalid SQL table name: {name!r}; {reason}")
+    if checked.lower() == _ROW_PROPOSED:
+        raise SchemaError(f"Invalid SQL table name: {name!r}; SQL calls the row of an upsert so")
     return checked
 
 

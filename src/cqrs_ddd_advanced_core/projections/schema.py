@@ -109,6 +109,8 @@ class ProjectionSchema:
         Raises:
             SchemaError: a key is missing or unknown, or the schema is refused.
         """
+        if not isinstance(data, Mapping):
+            raise SchemaError(f"a schema is a mapping with collection, fields and so on, not {data!r}")
         unknown = set(data) - {"collection", "fields", "indexes", "primary_key"}
         if unknown or not {"collection", "fields"} <= set(data):
             keys = sorted(map(str, data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.projections.schema import ProjectionIndex, ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
@@ -72,3 +73,16 @@ def store(request, session_factory, made):
     """A store that knows its columns in either way."""
     schemas = () if "database" in request.param else (ORDERS, LINES, EVERYTHING)
     return SQLAlchemyProjectionStore(session_factory, schemas=schemas)
+
+
+@pytest.fixture
+def statements(engine):
+    """What is sent to the database, as a list that grows."""
+    sent = []
+
+    def note(_connection, _cursor, statement, *_):
+        sent.append(statement)
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(engine.sync_engine, "before_cursor_execute", note)

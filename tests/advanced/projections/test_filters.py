@@ -137,6 +137,9 @@ def test_the_naive_patterns_are_those_of_like():
         ({"total": {"$gt": "5"}}, "column 'total': '5' does not fit"),
         ({"total": {"$in": "5"}}, r"\$in and \$nin of column 'total' take a list"),
         ({"total": {"$in": {"a": 1}}}, r"\$in and \$nin of column 'total' take a list"),
+        ({"total": {"$in": b"5"}}, r"\$in and \$nin of column 'total' take a list"),
+        ({"total": {"$nin": 5}}, r"\$in and \$nin of column 'total' take a list"),
+        ({"total": {"$in": iter([1])}}, r"\$in and \$nin of column 'total' take a list, not <list_iterator"),
         ({"total": {"$exists": 1}}, r"\$exists of column 'total' takes True or False"),
         ({"total": {"$like": "a"}}, r"\$like is for text, column 'total'"),
         ({"status": {"$like": None}}, r"\$like of column 'status' takes a pattern"),
@@ -148,6 +151,9 @@ def test_the_naive_patterns_are_those_of_like():
         ({"$and": []}, r"\$and takes a list of at least one filter"),
         ({"$or": {"status": "a"}}, r"\$or takes a list of filters"),
         ({"$or": ["status"]}, r"\$or takes a list of at least one filter"),
+        ({"$or": iter([{}])}, r"\$or takes a list of filters"),
+        ({"$or": 5}, r"\$or takes a list of filters"),
+        ({"$and": "status"}, r"\$and takes a list of filters"),
         ({"$not": ["status"]}, r"\$not takes a filter"),
         ({"$where": "1"}, r"unknown operator '\$where'"),
         ({"$and": [{"colour": 1}]}, "has no column 'colour'"),
@@ -162,6 +168,85 @@ async def test_what_no_filter_says_is_refused(store, filter_, message):
             await call
 
 
+def nested(depth, innermost, *operators):
+    """Return a filter that many levels deep, made with each of the operators in turn."""
+    for level in range(depth):
+        operator = operators[level % len(operators)]
+        other = {"customer": "Bob"} if operator == "$or" else {"customer": "Ada"}
+        innermost = {operator: innermost} if operator == "$not" else {operator: [innermost, other]}
+    return innermost
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [("$not",), ("$or",), ("$and",), ("$and", "$or"), ("$not", "$and", "$or"), ("$or", "$not")],
+    ids=" ".join,
+)
+async def test_a_filter_is_nested_up_to_twenty_levels_deep(store, operators):
+    """Twenty work on both databases whatever they are; one more is refused before it is sent."""
+    await store.upsert("orders", "o1", {"customer": "Ada"})
+    deepest = nested(19, {"customer": "Ada"}, *operators)
+    assert await store.find("orders", deepest) == [
+        row for row in await store.find("orders") if naive({"customer": "Ada"}, deepest)
+    ]
+    with pytest.raises(ValueError, match="nested more than 20 levels deep"):
+        await store.count("orders", {"$not": deepest})
+
+
+async def test_conditions_on_one_column_nest_up_to_twenty_levels_deep(store):
+    """$not behind a column counts like $not around one."""
+    await store.upsert("orders", "o1", {"customer": "Ada"})
+    condition = {"$eq": "Ada"}
+    for _ in range(18):
+        condition = {"$not": condition}
+    assert await store.count("orders", {"customer": condition}) == 1
+    with pytest.raises(ValueError, match="nested more than 20 levels deep"):
+        await store.count("orders", {"customer": {"$not": condition}})
+
+
+async def test_a_filter_that_contains_itself_is_refused(store):
+    """A loop in a filter is an error, not the end of Python's stack."""
+    endless = {"customer": "Ada"}
+    endless["$or"] = [endless, endless]
+    with pytest.raises(ValueError, match="filter has more than 500 conditions|contains itself"):
+        await store.count("orders", endless)
+    endless = {}
+    endless["$not"] = endless
+    with pytest.raises(ValueError, match="contains itself"):
+        await store.count("orders", endless)
+
+
+@pytest.mark.parametrize("operator", ["$and", "$or"])
+@pytest.mark.parametrize("condition", ["Ada", {"$ne": "Bob"}, {"$not": {"$in": ["Bob", None]}}])
+async def test_a_filter_has_up_to_five_hundred_conditions(store, operator, condition):
+    """Five hundred work on both databases, one more is refused before it is sent."""
+    await store.upsert("orders", "o1", {"customer": "Ada"})
+    assert await store.count("orders", {operator: [{"customer": condition}] * 499}) == 1
+    with pytest.raises(ValueError, match="filter has more than 500 conditions"):
+        await store.count("orders", {operator: [{"customer": condition}] * 500})
+
+
+async def test_a_filter_has_up_to_thirty_thousand_values(store):
+    """Drivers end at some 32,000 parameters; the limit below is the same on both databases."""
+    await store.upsert("orders", "o1", {"customer": "Ada"})
+    names = ["Ada", *(f"{n}" for n in range(29_999))]
+    assert await store.count("orders", {"customer": {"$in": names}}) == 1
+    for filter_ in ({"customer": {"$in": [*names, "x"]}}, {"customer": {"$in": names}, "status": {"$nin": ["x"]}}):
+        with pytest.raises(ValueError, match="filter has 30001 values in lists, at most 30000"):
+            await store.count("orders", filter_)
+
+
+async def test_a_pattern_has_up_to_ten_thousand_characters(store):
+    """SQLite takes no more than 50,000 bytes; ten thousand characters of any kind are fewer."""
+    for character in ("a", "*", "[", "😀", "_"):
+        await store.upsert("orders", "o1", {"customer": character * 10_000})
+        assert await store.count("orders", {"customer": {"$like": character * 10_000}}) == 1
+        with pytest.raises(
+            ValueError, match=r"\$like of column 'customer' takes a pattern of at most 10000 characters"
+        ):
+            await store.count("orders", {"customer": {"$like": character * 10_001}})
+
+
 async def test_a_column_is_compared_with_values_that_it_could_not_hold(store):
     """Too long a text, too large a number and more places than the column has match nothing, or everything."""
     await store.upsert("orders", "o1", {"customer": "Ada", "total": 10})
@@ -170,6 +255,18 @@ async def test_a_column_is_compared_with_values_that_it_could_not_hold(store):
     assert await store.count("orders", {"total": {"$gt": Decimal("9.995")}}) == 1
     assert await store.count("orders", {"total": {"$gt": Decimal("10.005")}}) == 0
     assert await store.count("orders", {"_version": {"$lt": 2**40}}) == 1
+
+
+async def test_a_filter_is_not_rounded_to_what_sqlite_can_compare(store, engine):
+    """A decimal of more than fifteen digits is compared exactly, or refused where the database has doubles only."""
+    await store.upsert("orders", "o1", {"customer": "Ada", "total": Decimal("1.20")})
+    close = Decimal("1.1999999999999999999")
+    if engine.dialect.name == "sqlite":
+        with pytest.raises(ValueError, match="column 'total': .* this database holds 15 digits exactly, it has 20"):
+            await store.count("orders", {"total": {"$gt": close}})
+    else:
+        assert await store.count("orders", {"total": {"$gt": close}}) == 1
+        assert await store.count("orders", {"total": close}) == 0
 
 
 async def test_documents_are_compared_with_none_only(store):

@@ -9,9 +9,11 @@ from uuid import UUID
 
 import pytest
 
+from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
 
 
 class Colour(Enum):
@@ -174,3 +176,12 @@ async def test_a_naive_time_in_a_filter_is_refused(store):
     """A filter is held to the same types as a document."""
     with pytest.raises(ValueError, match="column 'moment': .* naive"):
         await store.find("everything", {"moment": datetime(2026, 5, 1)})  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("text", ["9" * 500 + "." + "9" * 500, "0." + "0" * 499 + "1", "12345678901234567890.1"])
+def test_a_long_decimal_in_a_list_keeps_every_digit(text):
+    """The places of the column are filled up without rounding, however many digits a decimal has."""
+    column_type = ColumnType(Kind.DECIMAL, precision=1000, scale=500, array=True)
+    (value,) = to_column("amounts", column_type, [Decimal(text)])
+    assert value == Decimal(text)
+    assert value.as_tuple().exponent == -500

@@ -34,7 +34,8 @@ def complete(
     Raises:
         ValueError: when the document contradicts the key, or has none.
     """
-    values = collection.values(doc, exact_digits=exact_digits)
+    # Names as plain text: a member of a (str, Enum) equals its text but is formatted as something else.
+    values = {str.__str__(name): value for name, value in collection.values(doc, exact_digits=exact_digits).items()}
     if values.get(VERSION, 0) is None:
         del values[VERSION]  # no version is no wish for one
     if doc_id is None:

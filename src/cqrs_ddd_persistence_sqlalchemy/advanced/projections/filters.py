@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection as Values
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,13 @@ _WIDEST_SQL: dict[Kind, sa.types.TypeEngine[Any]] = {
 }
 _TEXTS = frozenset({Kind.CHAR, Kind.VARCHAR, Kind.TEXT})
 
+# What both databases take with room to spare. SQLite ends at an expression 1000 deep or 100 brackets deep, at 32,766
+# parameters and at a pattern of 50,000 bytes, PostgreSQL at 32,767 parameters.
+_MAX_CONDITIONS = 500
+_MAX_DEPTH = 20
+_MAX_VALUES = 30_000
+_MAX_PATTERN = 10_000
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -56,6 +64,10 @@ class Filter:
             return []
         if not isinstance(filter_, Mapping):
             raise ValueError(f"filter is a dict of columns and values, not {type(filter_).__name__}")
+        _check_size(filter_)
+        return self._all(filter_)
+
+    def _all(self, filter_: Mapping[str, Any]) -> list[Condition]:
         return [self._entry(name, value) for name, value in filter_.items()]
 
     def bound(self, name: str, value: Any) -> sa.BindParameter[Any]:
@@ -73,19 +85,19 @@ class Filter:
 
     def _entry(self, name: Any, value: Any) -> Condition:
         if name in {"$and", "$or"}:
-            parts = [sa.and_(sa.true(), *self.where(part)) for part in self._filters(name, value)]
+            parts = [sa.and_(sa.true(), *self._all(part)) for part in self._filters(name, value)]
             return sa.and_(*parts) if name == "$and" else sa.or_(*parts)
         if name == "$not":
             if not isinstance(value, Mapping):
                 raise ValueError(f"$not takes a filter, not {value!r}")
-            return _is_not(sa.and_(sa.true(), *self.where(value)))
+            return _is_not(sa.and_(sa.true(), *self._all(value)))
         if isinstance(name, str) and name.startswith("$"):
             raise self._unknown(name)
         self.collection.column(name)
         return self._compared(name, value)
 
     def _filters(self, operator: str, value: Any) -> list[Mapping[str, Any]]:
-        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        if isinstance(value, str | Mapping) or not isinstance(value, Values):
             raise ValueError(f"{operator} takes a list of filters, not {value!r}")
         filters = list(value)
         if not filters or not all(isinstance(each, Mapping) for each in filters):
@@ -127,7 +139,7 @@ class Filter:
         return _is_not(self._equal(name, value))
 
     def _in(self, name: str, values: Any) -> Condition:
-        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Values):
             raise ValueError(f"$in and $nin of column {name!r} take a list, not {values!r}")
         listed = list(values)
         conditions = [self._equal(name, None)] if any(value is None for value in listed) else []
@@ -159,6 +171,8 @@ class Filter:
         if column_type is not None and (column_type.array or column_type.kind not in _TEXTS):
             raise ValueError(f"$like is for text, column {name!r} is {column_type}")
         text = to_column(name, ColumnType(Kind.TEXT), pattern)
+        if text is not None and len(text) > _MAX_PATTERN:
+            raise ValueError(f"$like of column {name!r} takes a pattern of at most {_MAX_PATTERN} characters")
         if text is None or (len(text) - len(text.rstrip("\\"))) % 2:
             raise ValueError(f"$like of column {name!r} takes a pattern with % and _, not {pattern!r}")
         return self.dialect.like(self.collection.table.c[name], text)
@@ -167,6 +181,30 @@ class Filter:
         if not isinstance(value, Mapping):
             raise ValueError(f"$not of column {name!r} takes operators, not {value!r}; use $ne for a value")
         return _is_not(self._compared(name, value))
+
+
+def _check_size(filter_: Mapping[str, Any]) -> None:
+    """Refuse a filter that a database or Python's stack would not take, level by level from the outside in."""
+    conditions = values = depth = 0
+    level: list[Mapping[str, Any]] = [filter_]
+    while level:
+        depth += 1
+        inner: list[Mapping[str, Any]] = []
+        for value in (value for each in level for value in each.values()):
+            if isinstance(value, Mapping):
+                inner.append(value)
+                continue
+            conditions += 1
+            if isinstance(value, Values) and not isinstance(value, str | bytes):
+                values += len(value)
+                inner += [each for each in value if isinstance(each, Mapping)]
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"filter is nested more than {_MAX_DEPTH} levels deep, or contains itself")
+        if conditions > _MAX_CONDITIONS:
+            raise ValueError(f"filter has more than {_MAX_CONDITIONS} conditions; for one column use $in")
+        if values > _MAX_VALUES:
+            raise ValueError(f"filter has {values} values in lists, at most {_MAX_VALUES}; ask in parts")
+        level = inner
 
 
 def _is_not(condition: Condition) -> Condition:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import Collection
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.filters import Condition, Filter
 
@@ -23,18 +21,20 @@ def read_sort(collection: Collection, sort: Sequence[tuple[str, int]] | None) ->
         ValueError: naming an unknown column, one without an order, or a direction that is neither 1 nor -1.
     """
     shape = 'sort is a list of (column, direction) pairs such as [("created_at", -1)]'
-    if isinstance(sort, str | Mapping):
+    if sort is None:
+        sort = ()
+    if isinstance(sort, str | Mapping) or not isinstance(sort, Sequence):
         raise ValueError(f"{shape}, not {sort!r}")
     order: Order = []
-    for entry in sort or ():
-        if isinstance(entry, str) or len(entry) != 2:  # noqa: PLR2004
+    for entry in sort:
+        if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:  # noqa: PLR2004
             raise ValueError(f"{shape}, not {entry!r}")
         name, direction = entry
         collection.column(name)
         column_type = collection.types[name]
         if column_type is not None and not column_type.indexable:
             raise ValueError(f"column {name!r} is {column_type}, which has no order")
-        if direction not in {1, -1} or isinstance(direction, bool):
+        if not isinstance(direction, int) or isinstance(direction, bool) or direction not in {1, -1}:
             raise ValueError(f"sort direction of {name!r} is 1 (ascending) or -1 (descending), not {direction!r}")
         order.append((name, direction))
     named = {name for name, _ in order}

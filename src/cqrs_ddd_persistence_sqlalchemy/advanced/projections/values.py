@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
+from cqrs_ddd_advanced_core.projections.kinds import MAX_PRECISION, ColumnType, Kind
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _INTEGER_BITS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}
+_UUID = re.compile(r"[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\1){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_ALL_DIGITS = Context(prec=MAX_PRECISION)
+_INT64 = 1 << 63
+_FIRST_WITH_EXPONENT = 1e16  # from here on Python writes floats as 1e+16
 
 
 def to_column(name: str, column_type: ColumnType | None, value: Any, *, exact_digits: int | None = None) -> Any:
@@ -49,7 +55,7 @@ class _RefusedError(Exception):
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
+    except (ValueError, RecursionError):  # Python prints no integers of thousands of digits, and no deep nests of lists
         text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
 
@@ -57,8 +63,9 @@ def _shown(value: object) -> str:
 def _array(column_type: ColumnType, value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise _RefusedError("it takes a list")
-    item = ColumnType(column_type.kind, column_type.length, column_type.precision, column_type.scale)
-    return [None if each is None else _CONVERTERS[item.kind](item, each) for each in value]
+    item = replace(column_type, array=False)
+    convert = _filled_decimal if item.kind is Kind.DECIMAL else _CONVERTERS[item.kind]
+    return [None if each is None else convert(item, each) for each in value]
 
 
 def _text(column_type: ColumnType, value: Any) -> str:
@@ -69,7 +76,7 @@ def _text(column_type: ColumnType, value: Any) -> str:
     if column_type.length is not None and len(value) > column_type.length:
         raise _RefusedError(f"it has {len(value)} characters")
     try:
-        return check_text(str(value), "it")
+        return check_text(str.__str__(value), "it")
     except ValueError as error:
         raise _RefusedError(str(error)) from None
 
@@ -88,7 +95,7 @@ def _decimal(column_type: ColumnType, value: Any, exact_digits: int | None = Non
         raise _RefusedError("it takes a number")
     try:
         # A float stands for the shortest decimal that prints like it: 99.99 is meant, not 99.9899999999999948840923.
-        number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+        number = Decimal(float.__repr__(value)) if isinstance(value, float) else Decimal(value)
     except (InvalidOperation, ValueError):
         raise _RefusedError("it has too many digits") from None
     if not number.is_finite():
@@ -99,13 +106,21 @@ def _decimal(column_type: ColumnType, value: Any, exact_digits: int | None = Non
         raise _RefusedError(f"it has {before} digits before and {after} after the point")
     if exact_digits is not None and significant > exact_digits:
         raise _RefusedError(f"this database holds {exact_digits} digits exactly, it has {significant}")
+    if exact_digits is not None and Decimal(repr(float(number))) != number:
+        raise _RefusedError("it is beyond what this database holds exactly")
     return number
+
+
+def _filled_decimal(column_type: ColumnType, value: Any) -> Decimal:
+    """Return a decimal with all places of its column, which JSON lists do not add as columns do; no minus zero."""
+    filled = _decimal(column_type, value).quantize(Decimal(1).scaleb(-(column_type.scale or 0)), context=_ALL_DIGITS)
+    return filled or filled.copy_abs()
 
 
 def _count_digits(number: Decimal) -> tuple[int, int, int]:
     """Return how many digits stand before the point, after it, and from the first to the last that is not 0."""
     _, digits, exponent = number.as_tuple()
-    text = "".join(map(str, digits)).lstrip("0")
+    text = "".join(map(str, digits))
     stripped = text.rstrip("0")
     places = -(int(exponent) + len(text) - len(stripped))
     if not stripped:
@@ -124,7 +139,7 @@ def _double(_type: ColumnType, value: Any) -> float:
         raise _RefusedError("it takes finite numbers")
     if number != value:
         raise _RefusedError("a float cannot hold it exactly")
-    return number
+    return number + 0.0  # minus zero becomes zero, which it equals: SQLite does not keep its sign
 
 
 def _boolean(_type: ColumnType, value: Any) -> bool:
@@ -159,17 +174,40 @@ def _timestamp(_type: ColumnType, value: Any) -> datetime:
 def _uuid(_type: ColumnType, value: Any) -> UUID:
     if isinstance(value, UUID):
         return value
-    try:
-        return UUID(value)
-    except (ValueError, AttributeError, TypeError):
-        raise _RefusedError("it takes a UUID") from None
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise _RefusedError("it takes a UUID")
+    return UUID(str.__str__(value))
 
 
 def _json(_type: ColumnType, value: Any) -> Any:
     try:
-        return jsonable(value, "it")
+        document = jsonable(value, "it")
+        _check_numbers(document)
     except ValueError as error:
         raise _RefusedError(str(error)) from None
+    except RecursionError:
+        raise _RefusedError("it is nested too deeply, or contains itself") from None
+    # SQLite takes the text of a number for a number: 5.0 would come back as 5, 2**64 as a float.
+    if isinstance(document, float):
+        raise _RefusedError("a float by itself is no JSON document; put it into a list or an object")
+    if isinstance(document, int) and not -_INT64 <= document < _INT64:
+        raise _RefusedError("a whole number by itself has at most 64 bits; put it into a list or an object")
+    return document
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse the floats that JSONB changes: it keeps decimals, which have no minus zero and no exponents."""
+    match value:
+        case float() if value == 0 and math.copysign(1, value) < 0:
+            raise ValueError("JSON holds no minus zero")
+        case float() if abs(value) >= _FIRST_WITH_EXPONENT:
+            raise ValueError(f"JSON holds {value!r} as a whole number; write it as int or text")
+        case dict():
+            for each in value.values():
+                _check_numbers(each)
+        case list():
+            for each in value:
+                _check_numbers(each)
 
 
 def _bytes(_type: ColumnType, value: Any) -> bytes:
