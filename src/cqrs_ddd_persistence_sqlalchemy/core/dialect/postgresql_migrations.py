@@ -111,6 +111,6 @@ class PostgreSQLMigrations(MigratingDialect):
 
 
 def qualified(connection: Connection | AsyncConnection, table: TableRef) -> str:
-    """Return a table\'s name as statements and to_regclass() read it."""
+    """Return a table's name as statements and to_regclass() read it."""
     quote = connection.dialect.identifier_preparer.quote_identifier
     return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
