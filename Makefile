@@ -21,11 +21,13 @@ test-slow: $(READY) ## Run what takes minutes: long fault runs, other PostgreSQL
 	TEST_POSTGRES_BIN=wheel $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 	TEST_POSTGRES_BIN=wheel18 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
-lint: $(READY) ## Check style, types and the rules of imports
+lint: $(READY) ## Check style, types, the rules of imports, and the SQL of migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cd examples/traffic_fines && DATABASE_URL=postgresql:// ../../$(BIN)/alembic upgrade head --sql 2> /dev/null \
+		| ../../$(BIN)/squawk --config ../../.squawk.toml --stdin-filepath migrations.sql
 
 bench: $(READY) ## Compare the stores with the raw drivers
 	$(BIN)/python -m benchmarks
