@@ -134,7 +134,7 @@ async def test_an_index_waits_for_old_transactions(app, postgresql):
         process = await upgrading(app, postgresql)
         observer = await asyncpg.connect(postgresql.dsn)
         while not await observer.fetchval(waiting):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # noqa: ASYNC110  (the condition is in the database)
         since = await observer.fetchval("SELECT clock_timestamp()")
         while await observer.fetchval("SELECT extract(epoch FROM clock_timestamp() - $1)", since) < 1:
             assert await observer.fetchval(waiting), "it has given up, though nobody waits behind it"
@@ -175,7 +175,7 @@ def test_settings_are_checked(app, setting, database):
 
 
 def test_scripts_keep_locks_short_and_pass_squawk(app, postgresql):
-    """A script for PostgreSQL limits its waits, and squawk finds nothing beyond the rules that are excluded on purpose."""
+    """A script for PostgreSQL limits its waits, and squawk finds nothing that is not excluded on purpose."""
     migrate(app, postgresql, "create", PLAIN)
     changed = ProjectionSchema(
         "orders",

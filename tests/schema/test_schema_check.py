@@ -1,4 +1,4 @@
-"""`python -m cqrs_ddd_persistence_sqlalchemy.schema check`: whether every schema has its revision, without a database."""
+"""`python -m cqrs_ddd_persistence_sqlalchemy.schema check`: every schema has its revision, asked without a database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check(app, *arguments: str) -> tuple[int, str]:
 
 
 def test_nothing_to_say(app):
-    """Where every schema has its revision the command succeeds in silence, also with CHAR for VARCHAR and other orders."""
+    """Where every schema has its revision the command succeeds in silence, whatever the order of columns."""
     assert check(app) == (0, "")
     declare(app, ProjectionSchema("orders", [("total", "INT"), KEY], ["total"]))
     assert check(app, "-c", "alembic.ini") == (0, "")
