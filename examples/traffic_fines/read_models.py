@@ -1,6 +1,6 @@
-"""The read models of this application; each has a table that a revision in versions/ creates."""
+"""The read models of this application; each has a table that revisions in versions/ create and change."""
 
-from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
+from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
 
 fines = ProjectionSchema(
     collection="fines",
@@ -16,6 +16,6 @@ fines = ProjectionSchema(
         ("_version", "INTEGER DEFAULT 1"),
         ("_last_event_position", "BIGINT"),
     ],
-    indexes=["status"],
+    indexes=["status", ProjectionIndex("last_timestamp", descending=["last_timestamp"])],
 )
 """One row a case: what is due, what came in, where it stands."""

@@ -133,8 +133,8 @@ async def test_an_index_waits_for_old_transactions(app, postgresql):
     async with reading(postgresql) as transaction:
         process = await upgrading(app, postgresql)
         observer = await asyncpg.connect(postgresql.dsn)
-        while not await observer.fetchval(waiting):
-            await asyncio.sleep(0.05)  # noqa: ASYNC110  (the condition is in the database)
+        while not await observer.fetchval(waiting):  # noqa: ASYNC110  (the condition is in the database)
+            await asyncio.sleep(0.05)
         since = await observer.fetchval("SELECT clock_timestamp()")
         while await observer.fetchval("SELECT extract(epoch FROM clock_timestamp() - $1)", since) < 1:
             assert await observer.fetchval(waiting), "it has given up, though nobody waits behind it"

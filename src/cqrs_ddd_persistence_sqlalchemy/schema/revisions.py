@@ -106,11 +106,12 @@ class ProjectionRevision:
         sheets = list(_sheets(plans))
         if not first.upgrade_ops.is_empty() and sheets and sheets[0].part.title:
             sheets.insert(0, _Sheet(Part(), [], []))  # the library's own changes come first, and alone
+        message = first.message
         for number, sheet in enumerate(sheets):
             if number > 0:
-                directives.append(_next(first, directives[-1].rev_id, sheet.part.title))
-            elif sheet.part.title:
-                first.message = _titled(first.message, sheet.part.title)
+                directives.append(_next(first, directives[-1].rev_id))
+            if sheet.part.title and len(sheets) > 1:
+                directives[-1].message = f"{message}: {sheet.part.title}" if message else sheet.part.title
             directives[-1].upgrade_ops.ops += sheet.part.upgrade
             directives[-1].downgrade_ops.ops += sheet.part.downgrade
             self._records[directives[-1].rev_id] = {
@@ -144,17 +145,12 @@ def _sheets(plans: list[Plan]) -> Iterator[_Sheet]:
             yield _Sheet(part, [plan.collection], [plan] if part is plan.following[-1] else [])
 
 
-def _next(first: ops.MigrationScript, head: str, title: str) -> ops.MigrationScript:
+def _next(first: ops.MigrationScript, head: str) -> ops.MigrationScript:
     return ops.MigrationScript(
         rev_id(),
         ops.UpgradeOps([]),
         ops.DowngradeOps([]),
-        message=_titled(first.message, title),
         head=head,
         splice=False,
         version_path=first.version_path,
     )
-
-
-def _titled(message: str | None, title: str) -> str:
-    return f"{message}: {title}" if message else title

@@ -91,7 +91,7 @@ class SQLiteMigrations(MigratingDialect):
     def triggers(self, connection: Connection, table: str) -> Mapping[str, str]:
         """Read sqlite_master."""
         found = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :name COLLATE NOCASE"
-        return dict(connection.execute(sa.text(found), {"name": table}).tuples().all())
+        return {row.name: row.sql for row in connection.execute(sa.text(found), {"name": table})}
 
     def rows_deleted_with(self, connection: Connection, table: str) -> list[str]:
         """Look for foreign keys, if they are enforced: DROP TABLE deletes the rows first, and so obeys them."""
