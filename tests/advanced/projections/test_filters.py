@@ -251,10 +251,21 @@ async def test_a_column_is_compared_with_values_that_it_could_not_hold(store):
     """Too long a text, too large a number and more places than the column has match nothing, or everything."""
     await store.upsert("orders", "o1", {"customer": "Ada", "total": 10})
     assert await store.count("orders", {"status": "x" * 100}) == 0
+    assert await store.count("orders", {"customer": "x" * 40_000}) == 0
     assert await store.count("orders", {"total": {"$lt": 10**12}}) == 1
     assert await store.count("orders", {"total": {"$gt": Decimal("9.995")}}) == 1
     assert await store.count("orders", {"total": {"$gt": Decimal("10.005")}}) == 0
     assert await store.count("orders", {"_version": {"$lt": 2**40}}) == 1
+
+
+async def test_a_pattern_may_end_in_a_backslash_that_is_meant(store):
+    """Two backslashes stand for one; a single one at the end has nothing to stand before."""
+    await store.upsert("orders", "o1", {"customer": "C:\\"})
+    assert await store.count("orders", {"customer": {"$like": r"C:\\"}}) == 1
+    assert await store.count("orders", {"customer": {"$like": r"C:\\\\"}}) == 0
+    for pattern in ("C:\\", r"C:\\" + "\\"):
+        with pytest.raises(ValueError, match=r"\$like of column 'customer' takes a pattern"):
+            await store.count("orders", {"customer": {"$like": pattern}})
 
 
 async def test_a_filter_is_not_rounded_to_what_sqlite_can_compare(store, engine):
@@ -276,5 +287,8 @@ async def test_documents_are_compared_with_none_only(store):
     assert await store.count("everything", {"doc": None}) == 0
     with pytest.raises(ValueError, match="column 'doc' is JSONB, which is compared with None only"):
         await store.count("everything", {"doc": "x"})
+    for column in ("doc", "tags"):
+        with pytest.raises(ValueError, match=rf"\$like is for text, column '{column}' is "):
+            await store.count("everything", {column: {"$like": "%"}})
     with pytest.raises(ValueError, match="column 'doc' is JSONB, which has no order"):
         await store.find("everything", sort=[("doc", 1)])

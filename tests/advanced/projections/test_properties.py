@@ -139,6 +139,8 @@ def equal(given_, stored):
         return UUID(given_) == stored
     if isinstance(stored, Decimal) and isinstance(given_, float):
         return float(stored) == given_
+    if isinstance(given_, list) and isinstance(stored, list):
+        return len(given_) == len(stored) and all(map(equal, given_, stored))
     if isinstance(given_, PYDANTIC_WRITES) and isinstance(stored, (str, list)):
         return True  # in JSON, as documented
     return given_ == stored
@@ -158,7 +160,7 @@ def test_any_value_is_refused_by_name_or_comes_back(database):
                 value = None
             return value, (await store.find_one("kinds", 1))[column]
 
-        @settings(max_examples=1500, deadline=None)
+        @settings(max_examples=800, deadline=None)
         @given(st.sampled_from(list(COLUMNS)), ANYTHING)
         def check(column, value):
             value, stored = run(tried(column, value))

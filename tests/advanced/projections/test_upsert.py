@@ -204,6 +204,18 @@ async def test_an_event_at_a_position_that_is_not_newer_changes_nothing(store, d
     assert (await store.find_one("orders", "o1"))["_last_event_position"] == 6
 
 
+@pytest.mark.parametrize(
+    ("doc", "guard"),
+    [({"_last_event_id": "e2"}, {"event_id": "e1"}), ({"_last_event_position": 2}, {"event_position": 1})],
+)
+async def test_a_document_may_not_contradict_its_event(store, doc, guard):
+    """What a guard stores cannot be another value in the document; the same value is fine."""
+    with pytest.raises(ValueError, match="in the document, but the event's is "):
+        await store.upsert("orders", "o1", {"customer": "Ada"} | doc, **guard)
+    same = {"_last_event_id": "e1"} if "event_id" in guard else {"_last_event_position": 1}
+    assert await store.upsert("orders", "o1", {"customer": "Ada"} | same, **guard)
+
+
 async def test_of_concurrent_writers_with_one_expected_version_one_wins(store):
     """Sixteen writers of one version: one True, fifteen conflicts."""
     await store.upsert("orders", "o1", {"customer": "Ada"})
