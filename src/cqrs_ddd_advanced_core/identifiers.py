@@ -25,7 +25,7 @@ def check_identifier(name: object, *, kind: str) -> str:
         ValueError: the name is not letters, digits and underscores from beginning to end.
     """
     if isinstance(name, str) and _IDENTIFIER.fullmatch(name):
-        return name
+        return str.__str__(name)  # the plain text of a (str, Enum) member, which is formatted as something else
     raise ValueError(f"Invalid SQL {kind} name: {name!r}")
 
 

@@ -35,7 +35,7 @@ AWKWARD = [
     "index", "limit", "offset", "default", "null", "true", "false", "all", "any", "array", "both", "collation",
     "concurrently", "current_date", "current_user", "end", "returning", "tablesample", "window", "values",
     "_", "_x", "__", "_1", "x1", "a" * 63, "_" * 62 + "x", "B" * 63, "aB" * 31, "camelCase", "Oid", "rowid", "_rowid_",
-    "Ctid", "XMIN", "tuple", "p_id", "keys", "param_1", "id_1", "count_1", "anon_1", "new", "old",
+    "g_version", "Ctid", "XMIN", "tuple", "p_id", "keys", "param_1", "id_1", "count_1", "anon_1", "new", "old",
 ]  # fmt: skip
 
 SYSTEM = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid"]
@@ -120,6 +120,7 @@ async def test_a_system_column_is_refused_as_a_column_and_works_as_a_collection(
 class Name(str, Enum):  # noqa: UP042  such members are formatted as 'Name.CUSTOMER'
     CUSTOMER = "customer"
     TOTAL = "total"
+    ORDERS = "orders"
 
 
 async def test_members_of_a_text_enum_are_the_names_that_they_equal(store):
@@ -129,3 +130,20 @@ async def test_members_of_a_text_enum_are_the_names_that_they_equal(store):
         await store.bulk_upsert("orders", [{"id": f"b{number}"} | doc])
     found = await store.find("orders", {Name.CUSTOMER: "Ada", "$or": [{Name.TOTAL: {"$gt": 0}}]}, [(Name.TOTAL, 1)])
     assert [row["id"] for row in found] == ["b0", "b1", "o0", "o1"]
+    assert await store.find(Name.ORDERS) == await store.find("orders")
+    assert await store.collection_exists(Name.ORDERS)
+
+
+async def test_columns_may_be_called_like_parameters(session_factory):
+    """What begins like the names under which values are bound is a column like others."""
+    names = ["id", "p_id", "p_p_id", "g_version", "p_g_version", "_version", "p__version", "keys", "param_1"]
+    schema = ProjectionSchema(collection="t", fields=[(name, "INTEGER") for name in names], primary_key="id")
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True)
+    await store.ensure_collection("t", schema=schema)
+    doc = {name: number for number, name in enumerate(names, 1)}
+    assert await store.upsert("t", 1, doc, expected_version=0)
+    assert await store.upsert("t", 1, doc | {"_version": 7}, expected_version=6)
+    assert await store.upsert("t", 1, {"p_id": 2})
+    assert await store.bulk_upsert("t", [{"id": 1, "p_id": 2}]) == 1
+    assert await store.find("t", {"p_id": 2, "keys": 8}) == [doc | {"_version": 9}]
+    assert await store.delete("t", 1, expected_version=9)

@@ -37,12 +37,6 @@ def refused(kind, name):
     return pytest.raises(ValueError, match=r"(?s)\A" + re.escape(f"Invalid SQL {kind} name: {name!r}"))
 
 
-def unknown(name):
-    """Expect an error that calls a column, by its name, invalid or unknown."""
-    shown = re.escape(repr(name))
-    return pytest.raises(ValueError, match=rf"(?s)Invalid SQL column name: {shown}|has no column {shown}")
-
-
 @pytest.mark.parametrize("name", [*HOSTILE, *NOT_TEXT], ids=ascii)
 def test_no_schema_takes_a_hostile_name(name):
     """Collections, columns, keys and indexes are refused when the schema is made."""
@@ -133,10 +127,10 @@ async def test_a_hostile_column_is_refused_wherever_columns_are_named(session_fa
                 store.find("orders", sort=[(name, 1)], uow=uow),
                 anext(store.stream("orders", sort=[("id", 1), (name, -1)], uow=uow)),
             ):
-                with unknown(name):
+                with refused("column", name):
                     await call
-            if name:  # neither '' nor None names a column to go by
-                with pytest.raises(ValueError, match=r"(?s)Invalid SQL column name: |has no column "):
+            if name is not None:
+                with refused("column", name):
                     await store.bulk_upsert("orders", [{"id": "o1", "total": 7}], name, uow=uow)
         await store.upsert("orders", "o2", {"total": 2, "_version": 1}, uow=uow)
     assert await contents() == before

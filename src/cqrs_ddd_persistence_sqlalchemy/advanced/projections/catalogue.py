@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     Collection,
     from_description,
@@ -52,7 +53,8 @@ class Catalogue:
 
     def known(self, name: str, *, id_column: str | None = None) -> Collection | None:
         """Return a collection that need not be read, or need not yet be read again."""
-        id_column = id_column or self.id_column
+        name = check_identifier(name, kind="table")
+        id_column = self.id_column if id_column is None else check_identifier(id_column, kind="column")
         declared = self._declared.get(name)
         if (
             declared is not None
@@ -70,7 +72,8 @@ class Catalogue:
         Raises:
             CollectionNotFoundError: when there is no such table.
         """
-        id_column = id_column or self.id_column
+        name = check_identifier(name, kind="table")
+        id_column = self.id_column if id_column is None else check_identifier(id_column, kind="column")
         dialect = dialect_of(connection)
         description = await dialect.describe_table(connection, TableRef(name, self.db_schema))
         if description is None:

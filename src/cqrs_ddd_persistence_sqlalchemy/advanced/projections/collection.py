@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
+from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, created_as, sql_type
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
@@ -92,9 +93,10 @@ class Collection:
 
         Raises:
             UnknownColumnError: when there is none of that name.
+            ValueError: when no column can be called so.
         """
         if not isinstance(name, str) or name not in self.types:
-            raise UnknownColumnError(name, self)
+            raise UnknownColumnError(check_identifier(name, kind="column"), self)
         return self.table.c[name]
 
     def _value(self, name: str, value: Any, exact_digits: int | None) -> Any:

@@ -45,9 +45,9 @@ class Guards:
     def parameters(self) -> dict[str, Any]:
         """Return what to bind for the guards that are set."""
         guards = {
-            "g_version": self.expected_version,
-            "g_event_id": self.event_id,
-            "g_position": self.event_position,
+            "1_version": self.expected_version,
+            "1_event_id": self.event_id,
+            "1_position": self.event_position,
         }
         return {name: value for name, value in guards.items() if value is not None}
 
@@ -76,8 +76,11 @@ class Guards:
 
 
 def parameter(column: str) -> str:
-    """Return the name under which a column's value is bound; a column's own name is SQLAlchemy's."""
-    return f"p_{column}"
+    """Return the name under which a column's value is bound.
+
+    One that no column can have, as it begins with a digit: SQLAlchemy keeps columns' own names for itself.
+    """
+    return f"0_{column}"
 
 
 @lru_cache(maxsize=4096)
@@ -155,12 +158,12 @@ def _counted_version(collection: Collection, columns: tuple[str, ...]) -> dict[s
 def _conditions(table: sa.Table, guards: frozenset[str]) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if VERSION in guards:
-        conditions.append(sa.func.coalesce(table.c[VERSION], 0) == sa.bindparam("g_version", type_=sa.BigInteger()))
+        conditions.append(sa.func.coalesce(table.c[VERSION], 0) == sa.bindparam("1_version", type_=sa.BigInteger()))
     if LAST_EVENT_ID in guards:
         column = table.c[LAST_EVENT_ID]
-        conditions.append(column.is_distinct_from(sa.bindparam("g_event_id", type_=sa.Text())))
+        conditions.append(column.is_distinct_from(sa.bindparam("1_event_id", type_=sa.Text())))
     if LAST_EVENT_POSITION in guards:
         column = table.c[LAST_EVENT_POSITION]
-        newer = column < sa.bindparam("g_position", type_=sa.BigInteger())
+        newer = column < sa.bindparam("1_position", type_=sa.BigInteger())
         conditions.append(sa.or_(column.is_(None), newer))
     return conditions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -59,6 +59,10 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+# The default context ends at 28 digits; PostgreSQL declares up to 1000.
+_ALL_DIGITS = Context(prec=1000)
+
+
 class ExactDecimal(sa.TypeDecorator[Decimal]):
     """A decimal that comes back as the Decimal it went in as, with the column's scale.
 
@@ -75,20 +79,21 @@ class ExactDecimal(sa.TypeDecorator[Decimal]):
 
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
         """Bind and fetch floats where there are no decimals."""
-        if dialect.supports_native_decimal:
+        # Not dialect.supports_native_decimal: SQLAlchemy leaves that False for asyncpg, whose decimals are exact.
+        if dialect.name == "postgresql":
             return sa.Numeric(self.precision, self.scale)
         return sa.Numeric(self.precision, self.scale, asdecimal=False)
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
         """Convert to what the driver takes."""
-        return value if value is None or dialect.supports_native_decimal else float(value)
+        return value if value is None or dialect.name == "postgresql" else float(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Give a float back its decimal places."""
-        if value is None or isinstance(value, Decimal):
-            return value
+        """Give a number its decimal places: a float has none, asyncpg reads 10**14 as 1.00E+14."""
+        if value is None:
+            return None
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-        return number.quantize(Decimal(1).scaleb(-self.scale))
+        return number.quantize(Decimal(1).scaleb(-self.scale), context=_ALL_DIGITS)
 
 
 JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
