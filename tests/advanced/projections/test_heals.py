@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cqrs_ddd_advanced_core import StoredEvent
@@ -193,7 +194,7 @@ async def made(database):
 @pytest.fixture
 async def engine(database):
     """An engine whose pool keeps ten connections."""
-    made = configure_engine(create_async_engine(database.url, pool_size=10))
+    made = configure_engine(create_async_engine(database.url, pool_size=10, poolclass=AsyncAdaptedQueuePool))
     yield made
     await check_no_leaks(made)
 
@@ -587,3 +588,51 @@ async def test_a_type_that_the_driver_remembers_costs_the_pool_and_no_error(data
     await run_elsewhere(database, "ALTER TYPE pair ADD ATTRIBUTE b INTEGER")
     for _ in range(6):
         assert tuple((await store.find_one("pairs", 1))["pair"]) == (1, None)
+
+
+async def test_a_schema_gives_way_in_the_types_that_its_table_has_changed(database, engine, session_factory, made):
+    """Once the table is known to be another one, its types count where they are not the schema's any more."""
+    store = SQLAlchemyProjectionStore(session_factory, schemas=[schema_of()])
+    await seed(store)
+    fields = {"note": None, "points": "BIGINT"}
+    await migrate(database, engine, Change(f"{TABLE} DROP COLUMN note; {TABLE} ALTER points TYPE BIGINT", "", fields))
+    assert "note" not in await store.find_one("accounts", "a1")
+    await store.upsert("accounts", "a1", {"points": 2**40, "tags": ["y"]})
+    assert (await store.find_one("accounts", "a1"))["points"] == 2**40
+    with pytest.raises(ValueError, match=r"column 'tags': \[1\] does not fit TEXT\[\]"):
+        await store.upsert("accounts", "a1", {"tags": [1]})
+
+
+async def test_a_key_column_that_a_schema_does_not_know_is_asked_for(database, engine, store):
+    """A migration that widens the key by a new column makes it part of what identifies a document."""
+    await seed(store)
+    fields = [(name, kind.replace(" PRIMARY KEY", "")) for name, kind in FIELDS.items()]
+    wider = ProjectionSchema(
+        collection="accounts",
+        fields=[*fields, ("region", "TEXT NOT NULL DEFAULT 'here'")],
+        primary_key=["id", "region"],
+    )
+    await run_elsewhere(database, *rebuilding(engine, wider))
+    with pytest.raises(ValueError, match="the key of 'accounts' has the columns id, region"):
+        await store.upsert("accounts", "a1", {"owner": "Ada"})
+    key = {"id": "a1", "region": "here"}
+    assert await store.upsert("accounts", key, {"points": 9})
+    assert (await store.find_one("accounts", key))["points"] == 9
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_refusal_that_no_migration_explains_is_the_databases_own_error(database, store):
+    """A trigger's error, of a kind that a changed column has too, comes out as it is after another look."""
+    await seed(store)
+    await run_elsewhere(
+        database,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION USING ERRCODE = ''22003'', MESSAGE = ''too much''; END'",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    for write in (
+        store.upsert("accounts", "a1", {"points": 1}),
+        store.bulk_upsert("accounts", [{"id": "a1", "points": 1}]),
+    ):
+        with pytest.raises(DBAPIError, match="too much"):
+            await write

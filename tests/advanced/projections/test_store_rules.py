@@ -12,6 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, PersistenceError
+from tests.advanced.projections.conftest import ORDERS
 
 
 @pytest.fixture
@@ -211,3 +212,27 @@ async def test_a_column_of_a_wider_unique_index_identifies_nothing(session_facto
         await store.bulk_upsert("wide", [{"id": 1, "code": "x"}], "code")
     with pytest.raises(ValueError, match="column 'place' of 'wide' does not identify documents"):
         SQLAlchemyProjectionStore(session_factory, schemas=[schema], default_id_column="place")
+
+
+async def test_the_key_alone_finds_a_document_that_has_more(session_factory):
+    """It changes nothing where the table keeps no versions, and is too little for a new document."""
+    schema = ProjectionSchema(
+        collection="plain", fields=[("id", "INTEGER PRIMARY KEY"), ("name", "TEXT NOT NULL"), ("age", "INTEGER")]
+    )
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True)
+    await store.ensure_collection("plain", schema=schema)
+    await store.upsert("plain", 1, {"name": "Ada", "age": 5})
+    assert await store.upsert("plain", 1, {}) is True
+    assert await store.find("plain") == [{"id": 1, "name": "Ada", "age": 5}]
+    with pytest.raises(ValueError, match="a new one needs name"):
+        await store.upsert("plain", 2, {})
+
+
+async def test_the_key_may_be_named_as_what_identifies_documents(session_factory, store):
+    """An id column that is the primary key makes no difference."""
+    for schemas in ((), (ORDERS,)):
+        named = SQLAlchemyProjectionStore(session_factory, schemas=schemas, default_id_column="id")
+        await named.upsert("orders", "o1", {"customer": "Ada"})
+        assert (await named.find_one("orders", "o1"))["customer"] == "Ada"
+    await store.bulk_upsert("orders", [{"id": "o1", "status": "x"}], "id")
+    assert (await store.find_one("orders", "o1"))["status"] == "x"

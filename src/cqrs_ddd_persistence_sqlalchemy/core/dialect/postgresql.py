@@ -34,6 +34,8 @@ _MIGRATION_LOCK = 0x63717273
 # string_data_right_truncation, numeric_value_out_of_range.
 _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 
+_STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
+
 # What format_type() says, in the words of the projection grammar.
 _TYPE_WORDS = {
     "character varying": "VARCHAR",
@@ -84,13 +86,12 @@ class PostgreSQL(DatabaseDialect):
 
     def has_stale_plan(self, error: DBAPIError) -> bool:
         """Recognise feature_not_supported ('cached plan must not change result type') and the driver's own check."""
-        cause = getattr(error.orig, "__cause__", None)
-        return isinstance(cause, (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError))
+        return isinstance(getattr(error.orig, "__cause__", None), _STALE)
 
-    def must_reconnect(self, error: DBAPIError) -> bool:
+    def must_reconnect(self, error: BaseException) -> bool:
         """Recognise all but the one error after which SQLAlchemy prepares its statements anew."""
-        cause = getattr(error.orig, "__cause__", None)
-        return self.has_stale_plan(error) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
+        cause = error.__cause__ or error
+        return isinstance(cause, _STALE) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
 
     def misfits(self, error: DBAPIError) -> bool:
         """Recognise what a statement meets whose columns, types or conflict target are those of another table."""
