@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import registry
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -636,3 +637,58 @@ async def test_a_refusal_that_no_migration_explains_is_the_databases_own_error(d
     ):
         with pytest.raises(DBAPIError, match="too much"):
             await write
+
+
+async def test_a_store_with_schemas_goes_by_them(database, engine, session_factory, made):
+    """What a table has beyond its schema is not used, as long as the schema's statements fit it."""
+    store = SQLAlchemyProjectionStore(session_factory, schemas=[schema_of()])
+    await seed(store)
+    fields = {"points": "BIGINT", "colour": "TEXT"}
+    await migrate(database, engine, Change(f"{TABLE} ADD colour TEXT; {TABLE} ALTER points TYPE BIGINT", "", fields))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="has no column 'colour'"):
+            await store.upsert("accounts", "a1", {"colour": "red"})
+        with pytest.raises(ValueError, match="column 'points': .* does not fit INTEGER"):
+            await store.upsert("accounts", "a1", {"points": 2**40})
+        assert set(await store.find_one("accounts", "a1")) == set(FIELDS)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_new_store_on_warm_connections_loses_no_savepoint(database, engine, session_factory, reader):
+    """The driver's memory is older than the store's: a batch in a unit of work heals all the same."""
+    await warm(engine, 2)
+
+    async def write_a_part(store, uow):
+        with pytest.raises(ValueError, match="a new one needs owner"):
+            await store.bulk_upsert("accounts", [{"id": "new", "points": 1}], uow=uow)
+
+    for _ in range(3):
+        await write_a_part(reader, None)
+    await run_elsewhere(database, f'{TABLE} ALTER "_version" TYPE BIGINT')
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await SQLAlchemyProjectionPositionStore(session_factory).save_position("p", 1, uow=uow)
+        await write_a_part(SQLAlchemyProjectionStore(session_factory), uow)
+        await reader.upsert("accounts", "a1", {"points": 9}, uow=uow)
+    assert (await reader.find_one("accounts", "a1"))["points"] == 9
+
+
+class Loaded:
+    """An object that a session has loaded."""
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_what_a_session_has_loaded_is_not_expired(database, engine, session_factory, reader):
+    """Beginning again would make a session forget its objects' values: then the caller is told instead."""
+    mapped = registry()
+    mapped.map_imperatively(Loaded, build_table(schema_of(), sa.MetaData()))
+    for _ in range(2):
+        await reader.find_one("accounts", "a1")
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        loaded = await uow.session.get(Loaded, "a1")
+        await uow.commit()
+        await migrate(database, engine, CHANGES["text widened"])
+        with pytest.raises(TableChangedError):
+            await reader.find_one("accounts", "a1", uow=uow)
+        assert loaded.points == 5
+        await uow.rollback()
+    mapped.dispose()

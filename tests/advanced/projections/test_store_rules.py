@@ -236,3 +236,28 @@ async def test_the_key_may_be_named_as_what_identifies_documents(session_factory
         assert (await named.find_one("orders", "o1"))["customer"] == "Ada"
     await store.bulk_upsert("orders", [{"id": "o1", "status": "x"}], "id")
     assert (await store.find_one("orders", "o1"))["status"] == "x"
+
+
+async def test_a_batch_may_name_another_unique_column_than_the_key(store):
+    """Documents that are there are found by it and need not bring their key, whatever the store's schemas say."""
+    await store.upsert("orders", "o1", {"customer": "Ada", "email": "a@b.c"})
+    assert await store.bulk_upsert("orders", [{"email": "a@b.c", "status": "paid"}], "email") == 1
+    assert (await store.find_one("orders", "o1"))["status"] == "paid"
+    assert await store.count("orders") == 1
+
+
+async def test_a_refused_document_is_looked_at_once(store):
+    """Where another look finds the table unchanged, nothing is done again."""
+    looks = []
+
+    class Document(dict):
+        def items(self):
+            looks.append(self)
+            return super().items()
+
+    await store.upsert("orders", "o1", Document(customer="Ada"))
+    for _ in range(2):
+        looks.clear()
+        with pytest.raises(ValueError, match="does not fit"):
+            await store.upsert("orders", "o1", Document(customer=5))
+    assert len(looks) == 1
