@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
+    CHANGED,
     adopt,
     begin_for_reading,
     begin_for_writing,
@@ -211,7 +212,5 @@ def _translated_errors(connection: AsyncConnection) -> Iterator[None]:
                 f"column {column!r} is not in the database, which is behind this code; run: alembic upgrade head"
             ) from error
         if dialect.has_stale_plan(error):
-            raise TableChangedError(
-                "a migration changed a table while this transaction was using it: roll back and try again"
-            ) from error
+            raise TableChangedError(CHANGED) from error
         raise

@@ -15,13 +15,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
 
+CHANGED = "a migration changed a table while this transaction was using it: roll back and try again"
 _TRANSACTIONS = f"{__name__}.transactions"
 _failed: WeakSet[Transaction] = WeakSet()
 _watched: WeakSet[Engine] = WeakSet()
@@ -78,13 +79,19 @@ def _note_failure(context: ExceptionContext) -> None:
     connection = context.connection
     if connection is not None and not isinstance(context.original_exception, Exception):
         dialect_of(connection).let_go(connection)  # cancelled
-    if connection is None or not isinstance(context.sqlalchemy_exception, DBAPIError):
+    if connection is None:
         return
-    if dialect_of(connection).must_reconnect(context.sqlalchemy_exception):
+    unwrapped = not isinstance(context.sqlalchemy_exception, DBAPIError)
+    stale = dialect_of(connection).must_reconnect(context.original_exception)
+    if stale:
         context.is_disconnect = True  # takes all connections of the pool out of use
+    elif unwrapped:
+        return
     transaction = connection.get_nested_transaction() or connection.get_transaction()
     if transaction is not None:
         _failed.add(transaction)
+    if stale and unwrapped:  # SQLAlchemy 2.0 does not know this error of the driver's
+        raise TableChangedError(CHANGED) from context.original_exception
 
 
 def _note_release(connection: Connection, _name: str, _context: object) -> None:

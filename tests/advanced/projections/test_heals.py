@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import registry
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cqrs_ddd_advanced_core import StoredEvent
@@ -193,7 +195,7 @@ async def made(database):
 @pytest.fixture
 async def engine(database):
     """An engine whose pool keeps ten connections."""
-    made = configure_engine(create_async_engine(database.url, pool_size=10))
+    made = configure_engine(create_async_engine(database.url, pool_size=10, poolclass=AsyncAdaptedQueuePool))
     yield made
     await check_no_leaks(made)
 
@@ -587,3 +589,106 @@ async def test_a_type_that_the_driver_remembers_costs_the_pool_and_no_error(data
     await run_elsewhere(database, "ALTER TYPE pair ADD ATTRIBUTE b INTEGER")
     for _ in range(6):
         assert tuple((await store.find_one("pairs", 1))["pair"]) == (1, None)
+
+
+async def test_a_schema_gives_way_in_the_types_that_its_table_has_changed(database, engine, session_factory, made):
+    """Once the table is known to be another one, its types count where they are not the schema's any more."""
+    store = SQLAlchemyProjectionStore(session_factory, schemas=[schema_of()])
+    await seed(store)
+    fields = {"note": None, "points": "BIGINT"}
+    await migrate(database, engine, Change(f"{TABLE} DROP COLUMN note; {TABLE} ALTER points TYPE BIGINT", "", fields))
+    assert "note" not in await store.find_one("accounts", "a1")
+    await store.upsert("accounts", "a1", {"points": 2**40, "tags": ["y"]})
+    assert (await store.find_one("accounts", "a1"))["points"] == 2**40
+    with pytest.raises(ValueError, match=r"column 'tags': \[1\] does not fit TEXT\[\]"):
+        await store.upsert("accounts", "a1", {"tags": [1]})
+
+
+async def test_a_key_column_that_a_schema_does_not_know_is_asked_for(database, engine, store):
+    """A migration that widens the key by a new column makes it part of what identifies a document."""
+    await seed(store)
+    fields = [(name, kind.replace(" PRIMARY KEY", "")) for name, kind in FIELDS.items()]
+    wider = ProjectionSchema(
+        collection="accounts",
+        fields=[*fields, ("region", "TEXT NOT NULL DEFAULT 'here'")],
+        primary_key=["id", "region"],
+    )
+    await run_elsewhere(database, *rebuilding(engine, wider))
+    with pytest.raises(ValueError, match="the key of 'accounts' has the columns id, region"):
+        await store.upsert("accounts", "a1", {"owner": "Ada"})
+    key = {"id": "a1", "region": "here"}
+    assert await store.upsert("accounts", key, {"points": 9})
+    assert (await store.find_one("accounts", key))["points"] == 9
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_refusal_that_no_migration_explains_is_the_databases_own_error(database, store):
+    """A trigger's error, of a kind that a changed column has too, comes out as it is after another look."""
+    await seed(store)
+    await run_elsewhere(
+        database,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION USING ERRCODE = ''22003'', MESSAGE = ''too much''; END'",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    for write in (
+        store.upsert("accounts", "a1", {"points": 1}),
+        store.bulk_upsert("accounts", [{"id": "a1", "points": 1}]),
+    ):
+        with pytest.raises(DBAPIError, match="too much"):
+            await write
+
+
+async def test_a_store_with_schemas_goes_by_them(database, engine, session_factory, made):
+    """What a table has beyond its schema is not used, as long as the schema's statements fit it."""
+    store = SQLAlchemyProjectionStore(session_factory, schemas=[schema_of()])
+    await seed(store)
+    fields = {"points": "BIGINT", "colour": "TEXT"}
+    await migrate(database, engine, Change(f"{TABLE} ADD colour TEXT; {TABLE} ALTER points TYPE BIGINT", "", fields))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="has no column 'colour'"):
+            await store.upsert("accounts", "a1", {"colour": "red"})
+        with pytest.raises(ValueError, match="column 'points': .* does not fit INTEGER"):
+            await store.upsert("accounts", "a1", {"points": 2**40})
+        assert set(await store.find_one("accounts", "a1")) == set(FIELDS)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_new_store_on_warm_connections_loses_no_savepoint(database, engine, session_factory, reader):
+    """The driver's memory is older than the store's: a batch in a unit of work heals all the same."""
+    await warm(engine, 2)
+
+    async def write_a_part(store, uow):
+        with pytest.raises(ValueError, match="a new one needs owner"):
+            await store.bulk_upsert("accounts", [{"id": "new", "points": 1}], uow=uow)
+
+    for _ in range(3):
+        await write_a_part(reader, None)
+    await run_elsewhere(database, f'{TABLE} ALTER "_version" TYPE BIGINT')
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await SQLAlchemyProjectionPositionStore(session_factory).save_position("p", 1, uow=uow)
+        await write_a_part(SQLAlchemyProjectionStore(session_factory), uow)
+        await reader.upsert("accounts", "a1", {"points": 9}, uow=uow)
+    assert (await reader.find_one("accounts", "a1"))["points"] == 9
+
+
+class Loaded:
+    """An object that a session has loaded."""
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_what_a_session_has_loaded_is_not_expired(database, engine, session_factory, reader):
+    """Beginning again would make a session forget its objects' values: then the caller is told instead."""
+    mapped = registry()
+    mapped.map_imperatively(Loaded, build_table(schema_of(), sa.MetaData()))
+    for _ in range(2):
+        await reader.find_one("accounts", "a1")
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        loaded = await uow.session.get(Loaded, "a1")
+        await uow.commit()
+        await migrate(database, engine, CHANGES["text widened"])
+        with pytest.raises(TableChangedError):
+            await reader.find_one("accounts", "a1", uow=uow)
+        assert loaded.points == 5
+        await uow.rollback()
+    mapped.dispose()

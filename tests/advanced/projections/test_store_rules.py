@@ -11,7 +11,8 @@ from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
-from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, PersistenceError
+from tests.advanced.projections.conftest import ORDERS
 
 
 @pytest.fixture
@@ -132,6 +133,8 @@ async def test_a_partial_unique_index_identifies_nothing(session_factory, engine
         indexes=[{"columns": ["code"], "unique": True, "where": {"open": True}}],
     )
     await SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True).ensure_collection("partial", schema=schema)
+    with pytest.raises(ValueError, match="column 'code' of 'partial' does not identify documents"):
+        SQLAlchemyProjectionStore(session_factory, schemas=[schema], default_id_column="code")
     for schemas in ((), (schema,)):
         store = SQLAlchemyProjectionStore(session_factory, schemas=schemas)
         with pytest.raises(ValueError, match="column 'code' of 'partial' does not identify documents"):
@@ -149,3 +152,112 @@ async def test_a_schema_of_another_collection_is_refused(store):
     schema = ProjectionSchema(collection="one", fields=[("id", "INTEGER PRIMARY KEY")])
     with pytest.raises(ValueError, match="collection 'two' is given the schema of 'one'"):
         await store.ensure_collection("two", schema=schema)
+
+
+async def test_version_zero_of_a_missing_document_is_no_conflict(store):
+    """A part of a document that is not there yet lacks columns; deleting one that is not there deletes nothing."""
+    with pytest.raises(ValueError, match="a new one needs customer"):
+        await store.upsert("orders", "o1", {"total": 1}, expected_version=0)
+    assert await store.delete("orders", "o1", expected_version=0) is False
+
+
+async def test_a_key_alone_passes_over_no_other_constraint(session_factory):
+    """A new document whose default clashes with another's is refused, not passed over in silence."""
+    schema = ProjectionSchema(
+        collection="slots", fields=[("id", "INTEGER PRIMARY KEY"), ("code", "TEXT UNIQUE DEFAULT 'free'")]
+    )
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True)
+    await store.ensure_collection("slots", schema=schema)
+    assert await store.upsert("slots", 1, {})
+    assert await store.upsert("slots", 1, {})
+    for write in (store.upsert("slots", 2, {}), store.bulk_upsert("slots", [{"id": 2}])):
+        with pytest.raises(ValueError, match="column code of 'slots' is UNIQUE"):
+            await write
+    assert await store.count("slots") == 1
+
+
+async def test_what_a_trigger_keeps_from_being_written_ends_in_an_error(database, engine, store):
+    """An UPDATE or DELETE that the database drops without a word is not tried for ever."""
+    await store.upsert("orders", "o1", {"customer": "Ada"})
+    if database.kind == "sqlite":
+        triggers = [
+            f"CREATE TRIGGER no_{what} BEFORE {what} ON orders BEGIN SELECT RAISE(IGNORE); END"
+            for what in ("UPDATE", "DELETE")
+        ]
+    else:
+        triggers = [
+            "CREATE FUNCTION nothing_doing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER no BEFORE UPDATE OR DELETE ON orders FOR EACH ROW EXECUTE FUNCTION nothing_doing()",
+        ]
+    async with engine.begin() as connection:
+        for trigger in triggers:
+            await connection.exec_driver_sql(trigger)
+    message = "does not let document {'id': 'o1'} of 'orders' be written.*a trigger or a row-level policy"
+    with pytest.raises(PersistenceError, match=message):
+        await store.upsert("orders", "o1", {"total": 5})
+    with pytest.raises(PersistenceError, match=message):
+        await store.delete("orders", "o1")
+
+
+async def test_a_column_of_a_wider_unique_index_identifies_nothing(session_factory):
+    """Only a column that is unique by itself does, read from the database or from a schema."""
+    schema = ProjectionSchema(
+        collection="wide",
+        fields=[("id", "INTEGER PRIMARY KEY"), ("code", "TEXT"), ("place", "TEXT")],
+        indexes=[{"columns": ["code", "place"], "unique": True}],
+    )
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True)
+    await store.ensure_collection("wide", schema=schema)
+    with pytest.raises(ValueError, match="column 'code' of 'wide' does not identify documents"):
+        await store.bulk_upsert("wide", [{"id": 1, "code": "x"}], "code")
+    with pytest.raises(ValueError, match="column 'place' of 'wide' does not identify documents"):
+        SQLAlchemyProjectionStore(session_factory, schemas=[schema], default_id_column="place")
+
+
+async def test_the_key_alone_finds_a_document_that_has_more(session_factory):
+    """It changes nothing where the table keeps no versions, and is too little for a new document."""
+    schema = ProjectionSchema(
+        collection="plain", fields=[("id", "INTEGER PRIMARY KEY"), ("name", "TEXT NOT NULL"), ("age", "INTEGER")]
+    )
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True)
+    await store.ensure_collection("plain", schema=schema)
+    await store.upsert("plain", 1, {"name": "Ada", "age": 5})
+    assert await store.upsert("plain", 1, {}) is True
+    assert await store.find("plain") == [{"id": 1, "name": "Ada", "age": 5}]
+    with pytest.raises(ValueError, match="a new one needs name"):
+        await store.upsert("plain", 2, {})
+
+
+async def test_the_key_may_be_named_as_what_identifies_documents(session_factory, store):
+    """An id column that is the primary key makes no difference."""
+    for schemas in ((), (ORDERS,)):
+        named = SQLAlchemyProjectionStore(session_factory, schemas=schemas, default_id_column="id")
+        await named.upsert("orders", "o1", {"customer": "Ada"})
+        assert (await named.find_one("orders", "o1"))["customer"] == "Ada"
+    await store.bulk_upsert("orders", [{"id": "o1", "status": "x"}], "id")
+    assert (await store.find_one("orders", "o1"))["status"] == "x"
+
+
+async def test_a_batch_may_name_another_unique_column_than_the_key(store):
+    """Documents that are there are found by it and need not bring their key, whatever the store's schemas say."""
+    await store.upsert("orders", "o1", {"customer": "Ada", "email": "a@b.c"})
+    assert await store.bulk_upsert("orders", [{"email": "a@b.c", "status": "paid"}], "email") == 1
+    assert (await store.find_one("orders", "o1"))["status"] == "paid"
+    assert await store.count("orders") == 1
+
+
+async def test_a_refused_document_is_looked_at_once(store):
+    """Where another look finds the table unchanged, nothing is done again."""
+    looks = []
+
+    class Document(dict):
+        def items(self):
+            looks.append(self)
+            return super().items()
+
+    await store.upsert("orders", "o1", Document(customer="Ada"))
+    for _ in range(2):
+        looks.clear()
+        with pytest.raises(ValueError, match="does not fit"):
+            await store.upsert("orders", "o1", Document(customer=5))
+    assert len(looks) == 1

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards, parameter
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import Collection
 
 _NO_GUARDS = Guards()
+
+# Each further try takes another writer that got in between a statement and the look at why it wrote nothing.
+_TRIES = 100
 
 
 async def write_row(
@@ -32,6 +36,7 @@ async def write_row(
     Raises:
         OptimisticConcurrencyError: as `Guards.judge` says.
         ValueError: when there is no such row and the values are too few for a new one.
+        PersistenceError: when it cannot be said why nothing is written.
     """
     columns = tuple(values)
     may_insert = not guards.expected_version and collection.required.issubset(columns)
@@ -40,7 +45,9 @@ async def write_row(
     else:
         statement = statements.update(collection, columns, guards.names)
     key = {name: values[name] for name in collection.key}
-    while not (await connection.execute(statement, _parameters(values) | guards.parameters())).rowcount:
+    for _ in range(_TRIES):
+        if (await connection.execute(statement, _parameters(values) | guards.parameters())).rowcount:
+            return True
         row = await connection.execute(statements.read_guards(collection), _parameters(key))
         stored = row.mappings().one_or_none()
         if not guards.judge(collection, key, stored):
@@ -51,7 +58,7 @@ async def write_row(
         if may_insert and not guards.names:
             return True  # only the key was given, and it is there
         # What stood in the way is gone meanwhile: the statement can succeed now.
-    return True
+    raise _unexplained(collection, key)
 
 
 async def write_rows(connection: AsyncConnection, collection: Collection, rows: list[dict[str, Any]]) -> None:
@@ -73,13 +80,22 @@ async def delete_row(connection: AsyncConnection, collection: Collection, key: d
         OptimisticConcurrencyError: as `Guards.judge` says.
     """
     statement = statements.delete(collection, guards.names)
-    while not (await connection.execute(statement, _parameters(key) | guards.parameters())).rowcount:
+    for _ in range(_TRIES):
+        if (await connection.execute(statement, _parameters(key) | guards.parameters())).rowcount:
+            return True
         row = await connection.execute(statements.read_guards(collection), _parameters(key))
         stored = row.mappings().one_or_none()
         guards.judge(collection, key, stored)
         if stored is None:
             return False
-    return True
+    raise _unexplained(collection, key)
+
+
+def _unexplained(collection: Collection, key: dict[str, Any]) -> PersistenceError:
+    return PersistenceError(
+        f"the database does not let document {key} of {collection.name!r} be written, and neither its key nor a guard "
+        "is in the way: look for a trigger or a row-level policy"
+    )
 
 
 class UnexpectedNullError(ValueError):

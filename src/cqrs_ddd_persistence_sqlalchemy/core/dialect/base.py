@@ -85,8 +85,8 @@ class DatabaseDialect(MigratingDialect):
         """Tell whether the driver went by what it remembered of a table that another process has changed since."""
         return False
 
-    def must_reconnect(self, error: DBAPIError) -> bool:
-        """Tell whether connections that remember what `has_stale_plan` speaks of would never work again."""
+    def must_reconnect(self, error: BaseException) -> bool:
+        """Tell from a driver's error whether connections that go by such a memory would never work again."""
         return False
 
     @abstractmethod

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # string_data_right_truncation, numeric_value_out_of_range.
 _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 
+_STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
+
 
 class PostgreSQL(PostgreSQLMigrations, DatabaseDialect):
     """What PostgreSQL does its own way."""
@@ -74,13 +76,12 @@ class PostgreSQL(PostgreSQLMigrations, DatabaseDialect):
 
     def has_stale_plan(self, error: DBAPIError) -> bool:
         """Recognise feature_not_supported ('cached plan must not change result type') and the driver's own check."""
-        cause = getattr(error.orig, "__cause__", None)
-        return isinstance(cause, (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError))
+        return isinstance(getattr(error.orig, "__cause__", None), _STALE)
 
-    def must_reconnect(self, error: DBAPIError) -> bool:
+    def must_reconnect(self, error: BaseException) -> bool:
         """Recognise all but the one error after which SQLAlchemy prepares its statements anew."""
-        cause = getattr(error.orig, "__cause__", None)
-        return self.has_stale_plan(error) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
+        cause = error.__cause__ or error
+        return isinstance(cause, _STALE) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
 
     def misfits(self, error: DBAPIError) -> bool:
         """Recognise what a statement meets whose columns, types or conflict target are those of another table."""
