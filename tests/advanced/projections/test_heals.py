@@ -446,17 +446,44 @@ async def test_a_unique_index_that_came_with_a_migration_is_named(database, engi
     assert (await store.find_one("accounts", "a2"))["note"] == "y"
 
 
+UID = "12345678-1234-5678-1234-567812345678"
+
+
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-async def test_values_that_do_not_fit_any_more_are_named(database, engine, store):
-    """A text that the column has become too short for is a ValueError, not the driver's error."""
+@pytest.mark.parametrize(
+    ("migration", "call", "message"),
+    [
+        (
+            "ALTER owner TYPE VARCHAR(5)",
+            lambda store: store.upsert("accounts", "a1", {"owner": "x" * 20}),
+            "column 'owner': .* does not fit VARCHAR",
+        ),
+        (
+            "ALTER points TYPE SMALLINT",
+            lambda store: store.bulk_upsert("accounts", [{"id": "a1", "points": 40000}]),
+            "column 'points': 40000 does not fit SMALLINT",
+        ),
+        (
+            "ALTER note TYPE UUID USING NULL",
+            lambda store: store.find("accounts", {"note": "x"}),
+            "column 'note': 'x' does not fit UUID",
+        ),
+        (
+            "ALTER note TYPE UUID USING NULL",
+            lambda store: store.upsert("accounts", "a1", {"note": "x"}),
+            "column 'note': 'x' does not fit UUID",
+        ),
+    ],
+    ids=["shorter text", "smaller integer", "another type in a filter", "another type in a document"],
+)
+async def test_values_that_do_not_fit_any_more_are_named(database, store, migration, call, message):
+    """What the column has become too small for, or another type, is a ValueError and not the driver's error."""
     await seed(store)
-    await store.upsert("accounts", "a1", {"owner": "x" * 20})
-    await store.upsert("accounts", "a1", {"owner": "Ada"})
-    await run_elsewhere(database, f"{TABLE} ALTER owner TYPE VARCHAR(5)", f"{TABLE} ALTER points TYPE SMALLINT")
-    with pytest.raises(ValueError, match="column 'owner': .* does not fit VARCHAR"):
-        await store.upsert("accounts", "a1", {"owner": "x" * 20})
-    with pytest.raises(ValueError, match="column 'points': 40000 does not fit SMALLINT"):
-        await store.bulk_upsert("accounts", [{"id": "a1", "points": 40000}])
+    await run_elsewhere(database, f"{TABLE} {migration}")
+    with pytest.raises(ValueError, match=message):
+        await call(store)
+    await store.upsert("accounts", "a1", {"owner": "Bob", "points": 1, "note": UID})
+    assert str((await store.find_one("accounts", "a1"))["note"]) == UID
 
 
 async def test_a_key_that_a_migration_changed_is_asked_for(database, engine, store):

@@ -261,3 +261,11 @@ async def test_a_refused_document_is_looked_at_once(store):
         with pytest.raises(ValueError, match="does not fit"):
             await store.upsert("orders", "o1", Document(customer=5))
     assert len(looks) == 1
+
+
+async def test_a_deletion_that_expects_a_version_needs_its_column(store):
+    """As an upsert does; and a version is a whole number."""
+    with pytest.raises(ValueError, match="collection 'order_lines' has no column '_version', which this guard needs"):
+        await store.delete("order_lines", {"order": "o", "Line": 1}, expected_version=1)
+    with pytest.raises(ValueError, match="expected_version"):
+        await store.delete("orders", "o1", expected_version="1")
