@@ -448,6 +448,32 @@ def test_awkward_names_and_defaults_change(app, database):
     assert generate(app, database, "nothing", new) == []
 
 
+def test_columns_take_what_needs_them_along(app, database):
+    """A column that is UNIQUE, in an index or in its condition can be dropped, and comes back with all of it."""
+    old = orders(
+        ("a", "INTEGER UNIQUE"),
+        ("b", "TEXT"),
+        ("c", "TEXT"),
+        ("d", "TEXT"),
+        indexes=(
+            ProjectionIndex(["b", "c"], name="both"),
+            ProjectionIndex("c", where={"d": "x"}, name="some"),
+            ProjectionIndex("d", descending=["d"]),
+        ),
+    )
+    new = orders(
+        ("c", "TEXT"), indexes=(ProjectionIndex("c", name="both"), ProjectionIndex("c", unique=True, name="some"))
+    )
+    migrate(app, database, "create", old)
+    execute(database, "INSERT INTO orders VALUES ('o-1', 1, 'b', 'c', 'x')")
+    migrate(app, database, "drop", new)
+    assert generate(app, database, "nothing", new) == []
+    assert column(database, "SELECT c FROM orders") == ["c"]
+    succeed("downgrade", "-3", cwd=app, url=database.url)
+    matches(database, old)
+    succeed("upgrade", "head", cwd=app, url=database.url)
+
+
 def test_an_empty_module_drops_everything_but_says_so(app, database):
     """When the last schema is gone, its table is proposed for dropping, which the command says."""
     migrate(app, database, "create", orders())

@@ -186,12 +186,12 @@ class Comparison:
         return [each for each in wanted if each.columns not in found]
 
     def removed_indexes(self) -> list[sa.Index]:
-        """Return the indexes that the schema does not have."""
-        return [index for name, index in self.present.indexes().items() if name not in self._shape.indexes]
+        """Return the indexes that go before the columns change."""
+        return [index for name, index in self.present.indexes().items() if self._goes(name)]
 
     def kept_indexes(self) -> list[sa.Index]:
-        """Return the indexes, as they are, whose names the schema has too."""
-        return [index for name, index in self.present.indexes().items() if name in self._shape.indexes]
+        """Return the indexes, as they are, that stay meanwhile; different ones of their names may come afterwards."""
+        return [index for name, index in self.present.indexes().items() if not self._goes(name)]
 
     def added_indexes(self) -> list[sa.Index]:
         """Return the indexes that are missing or different."""
@@ -199,6 +199,15 @@ class Comparison:
         return _by_name(
             index for index in self.wanted.indexes if found.get(str(index.name)) != self._shape.indexes[str(index.name)]
         )
+
+    def _goes(self, name: str) -> bool:
+        """Tell whether the schema has no such index, or has another and the present one needs a column that goes."""
+        if name not in self._shape.indexes:
+            return True
+        present = self.present.shape.indexes[name]
+        gone = [column.name for column in self.removed_columns()]
+        needed = any(column in present.columns or column in (present.where or "") for column in gone)
+        return needed and present != self._shape.indexes[name]
 
 
 def _text(sql: str) -> sa.TextClause:
