@@ -5,9 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from sqlalchemy.dialects import postgresql
 
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import ExactDecimal
 
 LONG = ProjectionSchema(
     collection="long",
@@ -52,3 +54,14 @@ async def test_every_digit_comes_back(session_factory, database, schemas):
         if column != "list":
             assert await store.count("long", {column: value}) == 1
             assert await store.count("long", {column: {"$gt": value}}) == 0
+
+
+def test_more_places_than_declared_are_kept():
+    """A value that a migration has given more places than the store knows of is not rounded."""
+    for value, read in [
+        (Decimal("1.250"), "1.250"),
+        (1.25, "1.25"),
+        (Decimal("1.2"), "1.2"),
+        (Decimal("1E+2"), "100.0"),
+    ]:
+        assert str(ExactDecimal(10, 1).process_result_value(value, postgresql.dialect())) == read

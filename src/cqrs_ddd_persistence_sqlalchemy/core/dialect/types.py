@@ -89,11 +89,15 @@ class ExactDecimal(sa.TypeDecorator[Decimal]):
         return value if value is None or dialect.name == "postgresql" else float(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Give a number its decimal places: a float has none, asyncpg reads 10**14 as 1.00E+14."""
+        """Give a number its decimal places: a float has none, asyncpg reads 10**14 as 1.00E+14.
+
+        More places than declared are kept: a migration may have added some since the store looked.
+        """
         if value is None:
             return None
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-        return number.quantize(Decimal(1).scaleb(-self.scale), context=_ALL_DIGITS)
+        declared = number.quantize(Decimal(1).scaleb(-self.scale), context=_ALL_DIGITS)
+        return declared if declared == number else number
 
 
 JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
