@@ -158,8 +158,7 @@ class Comparison:
 
     def removed_columns(self) -> list[sa.Column[Any]]:
         """Return the columns that the schema does not have."""
-        removed = [name for name in self.present.shape.columns if name not in self._shape.columns]
-        return [self.present.column(name) for name in removed]
+        return [self.present.column(name) for name in self._removed_names()]
 
     def changed_columns(self) -> Iterator[ColumnChange]:
         """Yield the columns that stay and become different."""
@@ -205,9 +204,11 @@ class Comparison:
         if name not in self._shape.indexes:
             return True
         present = self.present.shape.indexes[name]
-        gone = [column.name for column in self.removed_columns()]
-        needed = any(column in present.columns or column in (present.where or "") for column in gone)
+        needed = any(gone in present.columns or gone in (present.where or "") for gone in self._removed_names())
         return needed and present != self._shape.indexes[name]
+
+    def _removed_names(self) -> list[str]:
+        return [name for name in self.present.shape.columns if name not in self._shape.columns]
 
 
 def _text(sql: str) -> sa.TextClause:

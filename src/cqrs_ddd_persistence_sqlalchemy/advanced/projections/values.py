@@ -6,12 +6,13 @@ import math
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from cqrs_ddd_advanced_core.projections.kinds import MAX_PRECISION, ColumnType, Kind
+from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALL_DIGITS
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, jsonable
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _INTEGER_BITS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}
 _UUID = re.compile(r"[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\1){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-_ALL_DIGITS = Context(prec=MAX_PRECISION)
 _INT64 = 1 << 63
 _FIRST_WITH_EXPONENT = 1e16  # from here on Python writes floats as 1e+16
 
@@ -113,7 +113,7 @@ def _decimal(column_type: ColumnType, value: Any, exact_digits: int | None = Non
 
 def _filled_decimal(column_type: ColumnType, value: Any) -> Decimal:
     """Return a decimal with all places of its column, which JSON lists do not add as columns do; no minus zero."""
-    filled = _decimal(column_type, value).quantize(Decimal(1).scaleb(-(column_type.scale or 0)), context=_ALL_DIGITS)
+    filled = _decimal(column_type, value).quantize(Decimal(1).scaleb(-(column_type.scale or 0)), context=ALL_DIGITS)
     return filled or filled.copy_abs()
 
 

@@ -13,6 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
+    ALL_DIGITS,
     UNKNOWN_RESERVED_WORDS,
     BigIntegerKey,
     ExactDecimal,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 __all__ = [
+    "ALL_DIGITS",
     "DIALECTS",
     "READ_ONLY",
     "UNKNOWN_RESERVED_WORDS",

@@ -14,6 +14,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import quoted_name
 
+from cqrs_ddd_advanced_core.projections.kinds import MAX_PRECISION
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -59,8 +61,8 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-# The default context ends at 28 digits; PostgreSQL declares up to 1000.
-_ALL_DIGITS = Context(prec=1000)
+# The default context ends at 28 digits.
+ALL_DIGITS = Context(prec=MAX_PRECISION)
 
 
 class ExactDecimal(sa.TypeDecorator[Decimal]):
@@ -96,7 +98,7 @@ class ExactDecimal(sa.TypeDecorator[Decimal]):
         if value is None:
             return None
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-        declared = number.quantize(Decimal(1).scaleb(-self.scale), context=_ALL_DIGITS)
+        declared = number.quantize(Decimal(1).scaleb(-self.scale), context=ALL_DIGITS)
         return declared if declared == number else number
 
 
