@@ -52,6 +52,21 @@ schemas = {
 }
 % endif
 
+% if "DeclaredType(" in f"{upgrades}{downgrades}":
+
+
+class DeclaredType(sa.types.UserDefinedType[object]):
+    """A type by the name that the database shall keep for it."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: object) -> str:
+        return self.name
+% endif
+
 
 def upgrade() -> None:
     ${render(upgrades) if upgrades else "pass"}

@@ -341,11 +341,15 @@ def test_a_narrower_type_stops_at_what_does_not_fit(app, database):
 
 
 def test_elements_of_arrays_change_on_sqlite_too(app, database):
-    """INTEGER[] to BIGINT[] is a change on PostgreSQL only, and yet the revision written on SQLite has it."""
+    """SQLite declares lists by their elements' type, and a table rebuilt for another reason keeps that."""
     migrate(app, database, "create", orders(("counts", "INTEGER[]")))
     text = migrate(app, database, "widen", orders(("counts", "BIGINT[]")))
-    assert "postgresql.ARRAY(sa.BigInteger())" in text
+    assert "postgresql.ARRAY(sa.BigInteger()).with_variant(DeclaredType('BIGINT_ARRAY'), \"sqlite\")" in text
     assert generate(app, database, "nothing", orders(("counts", "BIGINT[]"))) == []
+    migrate(app, database, "rebuild", orders(("counts", "BIGINT[]"), ("name", "TEXT UNIQUE")))
+    matches(database, orders(("counts", "BIGINT[]"), ("name", "TEXT UNIQUE")))
+    if database.kind == "sqlite":
+        assert "counts BIGINT_ARRAY" in " ".join(schema(database))
 
 
 def test_another_key_is_refused(app, database):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
 from tests.schema.test_application import write_ini
 from tests.support.command_line import (
     HEAD,
@@ -20,7 +21,10 @@ from tests.support.command_line import (
     column,
     copy_repository,
     environment,
+    execute,
     fail,
+    generate,
+    make_application,
     schema,
     succeed,
     tables,
@@ -217,6 +221,35 @@ def test_both_chains_of_an_application_run_once(tmp_path, empty_database):
     assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
     assert column(empty_database, "SELECT version_num FROM alembic_version") == ["stops"]
     assert locks_are_free(empty_database)
+
+
+def test_an_index_beside_a_running_application_is_built_once(tmp_path, database):
+    """Of eight processes, one builds the index that PostgreSQL builds CONCURRENTLY, in a transaction of nobody's."""
+    fields = [("id", "TEXT PRIMARY KEY"), ("number", "INTEGER")]
+    plain = ProjectionSchema("orders", fields)
+    app = make_application(tmp_path / "app", plain)
+    generate(app, database, "create", plain)
+    succeed("upgrade", "head", cwd=app, url=database.url)
+    execute(database, "INSERT INTO orders (id, number) VALUES ('o-1', 1), ('o-2', 2)")
+    indexed = ProjectionSchema("orders", fields, [ProjectionIndex("number", unique=True)])
+    assert "postgresql_concurrently=True" in "".join(
+        path.read_text() for path in generate(app, database, "index", indexed)
+    )
+    before = set(schema(database))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _TOGETHER],
+        cwd=app,
+        env=environment(database.dsn),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    log = "".join(path.read_text() for path in sorted(app.glob("*.log")))
+    assert json.loads(done.stdout) == [0] * PROCESSES, log
+    assert set(upgrades(log).values()) == {1}, log
+    assert [each for each in schema(database) if each not in before and "INDEX" in each] != []
+    assert generate(app, database, "nothing", indexed) == []
+    assert locks_are_free(database)
 
 
 def test_a_killed_migration_keeps_nobody_waiting(repository, empty_database):

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class PresentTable:
     """A table as it is, in words that both databases understand.
 
-    Where the database has what a schema makes of it there, the schema says what that is: SQLite does not tell arrays
-    from JSON, and each database spells defaults and conditions its own way.
+    Where the database has what a schema makes of it there, the schema says what that is: each database spells types,
+    defaults and conditions its own way.
 
     Args:
         connection: to the database, which has the table.

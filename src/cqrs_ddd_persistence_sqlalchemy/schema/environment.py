@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, quote_reserved_words
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, prepare_for_reflection
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
     LIBRARY_VERSION_TABLE,
     library_is_behind,
@@ -104,7 +104,7 @@ def _write_script(settings: Settings, url: URL) -> None:
         **options,
     )
     limit(context.get_context())
-    quote_reserved_words(context.get_context().dialect)
+    prepare_for_reflection(context.get_context().dialect)
     try:
         with context.begin_transaction():
             context.run_migrations()
@@ -177,7 +177,7 @@ def _migrate(connection: Connection, settings: Settings) -> None:
         **compare_options(settings, connection.dialect),
         **revision.options,
     )
-    quote_reserved_words(context.get_context().dialect)
+    prepare_for_reflection(context.get_context().dialect)
     if joined:
         context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
     with context.begin_transaction(), nothing_lost(connection, drops_refused=_must_keep_rows(settings)):

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 # Unescaped, SQLAlchemy would read a colon in a literal as the beginning of a parameter.
 COLON = r"\:"
 
+#: The class that the template defines where a revision needs a type by its name alone.
+DECLARED = "DeclaredType"
+
+_POSTGRESQL = "from sqlalchemy.dialects import postgresql"
+
 
 def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
     """Render a column type or default that the databases spell differently; leave the rest to Alembic."""
@@ -24,9 +29,11 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     if isinstance(item, UTCDateTime | ExactDecimal):
         return _scalar(item)
     if isinstance(item, PortableArray):
-        return _json_or(f"postgresql.ARRAY({_scalar(item.item)})", context)
+        context.imports.add(_POSTGRESQL)
+        return f'postgresql.ARRAY({_scalar(item.item)}).with_variant({DECLARED}({item.declared_on_sqlite!r}), "sqlite")'
     if isinstance(item, sa.JSON):
-        return _json_or("postgresql.JSONB()", context)
+        context.imports.add(_POSTGRESQL)
+        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
     return False
 
 
@@ -35,11 +42,6 @@ def _default(default: Any) -> str | Literal[False]:
         return _literal(default)
     # Alembic would write it as the database of this run wants it, which is not where it will run.
     return f"sa.text({str(default).replace(':', COLON)!r})" if isinstance(default, sa.TextClause) else False
-
-
-def _json_or(postgresql: str, context: AutogenContext) -> str:
-    context.imports.add("from sqlalchemy.dialects import postgresql")
-    return f'sa.JSON().with_variant({postgresql}, "postgresql")'
 
 
 def _scalar(item: Any) -> str:

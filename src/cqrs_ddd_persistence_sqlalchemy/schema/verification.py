@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import created_as
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, DatabaseDialect, TableRef, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, TableRef, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_is_behind
 
@@ -44,13 +43,12 @@ async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = ()) 
 
 
 async def _verify_table(connection: AsyncConnection, schema: ProjectionSchema) -> None:
-    dialect = dialect_of(connection)
-    description = await dialect.describe_table(connection, TableRef(schema.collection))
+    description = await dialect_of(connection).describe_table(connection, TableRef(schema.collection))
     if description is None:
         raise SchemaOutOfDateError(
             f"the table of projection {schema.collection!r} is not in the database; run: alembic upgrade head"
         )
-    problems = list(_differences(schema, description, dialect))
+    problems = list(_differences(schema, description))
     if problems:
         raise SchemaOutOfDateError(
             f"the table of projection {schema.collection!r} does not match its schema: {'; '.join(problems)}. "
@@ -58,21 +56,21 @@ async def _verify_table(connection: AsyncConnection, schema: ProjectionSchema) -
         )
 
 
-def _differences(schema: ProjectionSchema, description: TableDescription, dialect: DatabaseDialect) -> Iterator[str]:
+def _differences(schema: ProjectionSchema, description: TableDescription) -> Iterator[str]:
     found = {column["name"]: column for column in description.columns}
     for spec in schema.columns:
         if spec.name not in found:
             yield f"column {spec.name} is missing"
         else:
-            yield from _column_differences(spec, found[spec.name], dialect)
+            yield from _column_differences(spec, found[spec.name])
     in_key = sorted((column["primary_key"], column["name"]) for column in description.columns if column["primary_key"])
     key = tuple(name for _, name in in_key)
     if key != schema.key:
         yield f"its key is ({', '.join(key)}), not ({', '.join(schema.key)})"
 
 
-def _column_differences(spec: ColumnSpec, found: Mapping[str, Any], dialect: DatabaseDialect) -> Iterator[str]:
-    wanted = created_as(spec.type, arrays=dialect.has_arrays)
+def _column_differences(spec: ColumnSpec, found: Mapping[str, Any]) -> Iterator[str]:
+    wanted = spec.type.stored
     try:
         same = parse_column(spec.name, found["type"]).type == wanted
     except SchemaError:

@@ -313,14 +313,20 @@ ARRAYS = {
     "REAL[]": [0.1, None, 16777217.0],
     "DOUBLE PRECISION[]": [1e22, -1.7976931348623157e308, None],
     "CHAR(3)[]": ["ab ", "", None],
+    "VARCHAR(3)[]": ["abc", None],
+    "TEXT[]": ["[1]", "null", None],
+    "INTEGER[]": [2**31 - 1, None],
+    "BIGINT[]": [-(2**63), None],
+    "BOOLEAN[]": [True, False, None],
 }
 
 
-async def test_elements_of_every_type_come_back_as_they_were(session_factory):
-    """With a schema given to the store, lists of decimals, UUIDs and times are such on SQLite too."""
+@pytest.mark.parametrize("given", [True, False], ids=["types from schemas", "types from the database"])
+async def test_elements_of_every_type_come_back_as_they_were(session_factory, given):
+    """Lists of decimals, UUIDs and times are such on SQLite too, which declares columns by the elements' type."""
     columns = {f"c{number}": kind for number, kind in enumerate(ARRAYS)}
     schema = ProjectionSchema(collection="arrays", fields=[("id", "INTEGER PRIMARY KEY"), *columns.items()])
-    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True, schemas=[schema])
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True, schemas=[schema] if given else [])
     await store.ensure_collection("arrays", schema=schema)
     doc = {name: ARRAYS[kind] for name, kind in columns.items()}
     await store.upsert("arrays", 1, doc)
@@ -328,6 +334,7 @@ async def test_elements_of_every_type_come_back_as_they_were(session_factory):
     for row in await store.find("arrays"):
         for name, values in doc.items():
             assert identical(row[name], values), (columns[name], row[name])
+            assert all(each.tzinfo is UTC for each in row[name] if isinstance(each, datetime))
 
 
 async def test_the_places_of_a_list_s_decimals_are_those_of_the_column(session_factory):

@@ -254,9 +254,10 @@ async def test_what_would_not_come_back_unchanged_is_refused(session_factory, st
     assert await refusals(session_factory, store, statements, "everything", REFUSED) == []
 
 
-async def test_what_a_list_would_not_give_back_is_refused(session_factory, statements):
-    """Elements are held to the type of their array on SQLite too, where the store has the schema."""
-    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True, schemas=[LISTS])
+@pytest.mark.parametrize("schemas", [[LISTS], []], ids=["types from schemas", "types from the database"])
+async def test_what_a_list_would_not_give_back_is_refused(session_factory, statements, schemas):
+    """Elements are held to the type of their array on SQLite too."""
+    store = SQLAlchemyProjectionStore(session_factory, allow_auto_ddl=True, schemas=schemas)
     await store.ensure_collection("lists", schema=LISTS)
     assert await refusals(session_factory, store, statements, "lists", REFUSED_LISTS) == []
 

@@ -74,8 +74,7 @@ class Catalogue:
         """
         name = check_identifier(name, kind="table")
         id_column = self.id_column if id_column is None else check_identifier(id_column, kind="column")
-        dialect = dialect_of(connection)
-        description = await dialect.describe_table(connection, TableRef(name, self.db_schema))
+        description = await dialect_of(connection).describe_table(connection, TableRef(name, self.db_schema))
         if description is None:
             raise CollectionNotFoundError(name)
         before = self._read.get((name, id_column))
@@ -88,7 +87,6 @@ class Catalogue:
                 db_schema=self.db_schema,
                 id_column=id_column,
                 declared=self._declared.get(name),
-                arrays=dialect.has_arrays,
             )
         self._read[name, id_column] = _Entry(description, found, time.monotonic())
         return found

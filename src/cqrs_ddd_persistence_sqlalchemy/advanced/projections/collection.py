@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, created_as, sql_type
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, sql_type
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import identifier
 
@@ -143,7 +143,6 @@ def from_description(
     db_schema: str | None,
     id_column: str | None,
     declared: Collection | None = None,
-    arrays: bool = True,
 ) -> Collection:
     """Describe a collection by what the database says of its table.
 
@@ -154,7 +153,6 @@ def from_description(
         id_column: the column that identifies documents, where it is not the primary key.
         declared: what a schema says of it: the columns to go by, as far as they are there, and their types, as far as
             they are still the table's.
-        arrays: whether the database has arrays; where not, they are JSON.
     """
     types: dict[str, ColumnType | None] = {}
     for column in description.columns:
@@ -166,7 +164,7 @@ def from_description(
     key = tuple(column["name"] for column in primary)
     if declared is not None:
         types = {
-            column: _declared_type(declared.types.get(column), found, arrays=arrays)
+            column: _declared_type(declared.types.get(column), found)
             for column, found in types.items()
             if column in declared.types or column in (*key, id_column)
         }
@@ -189,9 +187,9 @@ def from_description(
     )
 
 
-def _declared_type(declared: ColumnType | None, found: ColumnType | None, *, arrays: bool) -> ColumnType | None:
+def _declared_type(declared: ColumnType | None, found: ColumnType | None) -> ColumnType | None:
     """Return the type that a schema gives a column, unless the table's is another one by now."""
-    return declared if declared is not None and created_as(declared, arrays=arrays) == found else found
+    return declared if declared is not None and declared.stored == found else found
 
 
 def _key(name: str, id_column: str | None, primary: tuple[str, ...], unique: Any, columns: Any) -> tuple[str, ...]:

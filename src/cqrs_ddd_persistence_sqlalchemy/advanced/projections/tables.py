@@ -52,16 +52,6 @@ def sql_type(column_type: ColumnType) -> TypeEngine[Any]:
     return PortableArray(scalar) if column_type.array else scalar
 
 
-def created_as(column_type: ColumnType, *, arrays: bool) -> ColumnType:
-    """Return the type that the database reports for a column that was created with this one.
-
-    Args:
-        column_type: of the schema.
-        arrays: whether the database has arrays; where not, they are JSON.
-    """
-    return column_type.stored if arrays or not column_type.array else ColumnType(Kind.JSON)
-
-
 def build_table(schema: ProjectionSchema, metadata: sa.MetaData, *, db_schema: str | None = None) -> sa.Table:
     """Return the table of a projection with its key, constraints and indexes, all named.
 

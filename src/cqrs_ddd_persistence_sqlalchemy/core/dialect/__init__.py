@@ -23,7 +23,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     UTCDateTime,
     identifier,
     portable_literal,
-    quote_reserved_words,
+    prepare_for_reflection,
 )
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
@@ -50,7 +50,7 @@ __all__ = [
     "dialect_of",
     "identifier",
     "portable_literal",
-    "quote_reserved_words",
+    "prepare_for_reflection",
 ]
 
 DIALECTS: dict[str, DatabaseDialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}

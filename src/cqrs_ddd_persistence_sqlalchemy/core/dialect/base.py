@@ -58,8 +58,6 @@ class DatabaseDialect(MigratingDialect):
     catalogue: Catalogue
     #: How many digits of a decimal a column holds without loss; None for all that its type declares.
     exact_decimal_digits: int | None = None
-    #: Whether columns can be arrays; where not, they are JSON lists.
-    has_arrays: bool = True
 
     @abstractmethod
     def configure(self, engine: Engine) -> None:

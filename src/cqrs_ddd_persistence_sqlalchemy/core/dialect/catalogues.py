@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ARRAY_SUFFIX
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -110,7 +112,7 @@ class SQLiteCatalogue(Catalogue):
     def grammar_type(self, text: str) -> str:
         """Translate what a revision has declared."""
         text = text.upper()
-        if text in _SQLITE_WORDS:
-            return _SQLITE_WORDS[text]
         base, bracket, rest = text.partition("(")
-        return _SQLITE_WORDS.get(base.strip(), base) + bracket + rest
+        if base.endswith(ARRAY_SUFFIX):
+            return f"{self.grammar_type(base.removesuffix(ARRAY_SUFFIX) + bracket + rest)}[]"
+        return _SQLITE_WORDS.get(text) or _SQLITE_WORDS.get(base.strip(), base) + bracket + rest

@@ -34,7 +34,6 @@ class SQLite(SQLiteMigrations, DatabaseDialect):
 
     name = "sqlite"
     catalogue = SQLiteCatalogue()
-    has_arrays = False
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
     # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.
     now: sa.ColumnElement[datetime] = sa.type_coerce(

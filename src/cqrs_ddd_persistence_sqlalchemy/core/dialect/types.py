@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import quoted_name
 
@@ -31,10 +31,14 @@ def identifier(name: str) -> quoted_name:
     return quoted_name(name, quote=True if name.lower() in UNKNOWN_RESERVED_WORDS else None)
 
 
-def quote_reserved_words(dialect: Dialect) -> None:
-    """Let a dialect quote them wherever they come from, such as from the columns of a table that it reflects."""
+def prepare_for_reflection(dialect: Dialect) -> None:
+    """Let a dialect quote the reserved words in tables that it reflects, and recognise the types of our arrays."""
     preparer = dialect.identifier_preparer
     preparer.reserved_words = preparer.reserved_words | UNKNOWN_RESERVED_WORDS
+    if dialect.name == "sqlite":
+        arrays = {f"{name}{ARRAY_SUFFIX}": _reflected_array(name) for name in _SQLITE_ELEMENTS}
+        known: Any = dialect
+        known.ischema_names = {**known.ischema_names, **arrays}
 
 
 class UTCDateTime(sa.TypeDecorator[datetime]):
@@ -102,10 +106,49 @@ class ExactDecimal(sa.TypeDecorator[Decimal]):
         return declared if declared == number else number
 
 
+_SQLITE = sqlite.dialect()
+
 JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 # SQLite gives automatic numbers to a column spelled INTEGER only.
 BigIntegerKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+#: What SQLite's name for a type ends with, before its arguments, where a column holds a list of such values.
+ARRAY_SUFFIX = "_ARRAY"
+
+# The names, without arguments, of the types whose arrays a projection can have.
+_SQLITE_ELEMENTS = (
+    *("VARCHAR", "TEXT", "SMALLINT", "INTEGER", "BIGINT", "NUMERIC", "DOUBLE", "BOOLEAN"),
+    *("DATE", "TIME", "DATETIME", "CHAR"),
+)
+
+
+class JSONArray(sa.JSON):
+    """A JSON list in a column whose declared type says what the elements are, such as NUMERIC_ARRAY(10, 2).
+
+    The text begins with a bracket, so that no type affinity changes it.
+
+    Attributes:
+        declared: the name of the type.
+    """
+
+    def __init__(self, declared: str) -> None:
+        self.declared = declared
+        super().__init__(none_as_null=True)
+
+
+@compiles(JSONArray)
+def _compile_json_array(type_: JSONArray, _compiler: Any, **_: Any) -> str:
+    return type_.declared
+
+
+def _reflected_array(element: str) -> Callable[..., JSONArray]:
+    def with_arguments(*arguments: int) -> JSONArray:
+        listed = f"({', '.join(map(str, arguments))})" if arguments else ""
+        return JSONArray(f"{element}{ARRAY_SUFFIX}{listed}")
+
+    return with_arguments
 
 
 class PortableArray(sa.TypeDecorator[list[Any]]):
@@ -126,7 +169,13 @@ class PortableArray(sa.TypeDecorator[list[Any]]):
         """Use arrays where the database has them."""
         if dialect.name == "postgresql":
             return postgresql.ARRAY(self.item)
-        return sa.JSON(none_as_null=True)
+        return JSONArray(self.declared_on_sqlite)
+
+    @property
+    def declared_on_sqlite(self) -> str:
+        """The name of the column's type there."""
+        base, bracket, arguments = self.item.compile(dialect=_SQLITE).partition("(")
+        return f"{base}{ARRAY_SUFFIX}{bracket}{arguments}"
 
     def process_bind_param(self, value: list[Any] | None, dialect: Dialect) -> list[Any] | None:
         """Write elements that JSON has no form for as text."""
@@ -145,7 +194,8 @@ class PortableArray(sa.TypeDecorator[list[Any]]):
 
 
 _FROM_TEXT: dict[type, Callable[[str], Any]] = {
-    each: TypeAdapter(each).validate_python for each in (Decimal, UUID, datetime, date, time)
+    **{each: TypeAdapter(each).validate_python for each in (Decimal, UUID, date, time)},
+    datetime: lambda text: datetime.fromisoformat(text).astimezone(UTC),
 }
 
 
