@@ -51,7 +51,6 @@ schemas = {
 % endfor
 }
 % endif
-
 % if "DeclaredType(" in f"{upgrades}{downgrades}":
 
 
