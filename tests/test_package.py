@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.support.command_line import VERSION_TABLE, tables
+from tests.support.command_line import LIBRARY_TABLES, tables
 from tests.support.databases import ROOT, Database
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ REVISIONS = {path.name for path in (ROOT / "migrations" / "versions").glob("cqrs
 OF_A_TEAM = '''"""A projection's revision, as a team keeps it that has this repository for its schema package."""
 
 revision = "0123456789ab"
-down_revision = "cqrs_0002"
+down_revision = "cqrs_0003"
 branch_labels = None
 depends_on = None
 projections = ("order_summaries",)
@@ -207,7 +207,7 @@ def test_an_application_needs_the_wheel_alone(installed, empty_database, tmp_pat
     command(alembic, "-x", "projection=read_models:balances", "revision", "-m", "create balances", cwd=tmp_path)
     command(alembic, "upgrade", "head", cwd=tmp_path, url=url)
     assert command(alembic, "check", cwd=tmp_path, url=url) == "No new upgrade operations detected.\n"
-    assert tables(empty_database) == {"alembic_version", VERSION_TABLE, "balances", "events", "projection_positions"}
+    assert tables(empty_database) == LIBRARY_TABLES | {"alembic_version", "balances"}
     said = command(installed / "python", "program.py", empty_database.url, cwd=tmp_path)
     assert said == "{'account_id': 'a-1', 'total': Decimal('3.50'), '_last_event_position': 2} 2\n"
     assert [path.name.partition("_")[2] for path in (tmp_path / "versions").glob("*.py")] == ["create_balances.py"]

@@ -1,7 +1,7 @@
 """StoredEvent: one fact of one stream, as it is written and as it is read back."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -42,7 +42,10 @@ class StoredEvent(BaseModel):
         correlation_id: shared by everything that one request set off.
         causation_id: the id of the event or command that led to this one.
         schema_version: the version of the payload's shape, for upcasting.
+        replay: True while a projection is rebuilt, when the event has been handled before; no part of the data.
     """
+
+    replay: ClassVar[bool] = False
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -72,6 +75,16 @@ class StoredEvent(BaseModel):
         except OverflowError:
             raise ValueError(f"{info.field_name} is outside of what UTC can express: {value}") from None
 
+    def as_replayed(self) -> "StoredEvent":
+        """Return the same event, as the handlers of a rebuild see it."""
+        return ReplayedEvent.model_construct(**dict(self))
+
     def __hash__(self) -> int:
         """Hash by identity, since payloads are dicts: equal events have equal ids."""
         return hash(self.event_id)
+
+
+class ReplayedEvent(StoredEvent):
+    """An event that a projection handles once more, to be rebuilt."""
+
+    replay: ClassVar[bool] = True

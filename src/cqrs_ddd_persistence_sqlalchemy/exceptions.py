@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PROJECTIONS_COMMAND = "python -m cqrs_ddd_persistence_sqlalchemy.projections"
+
 
 class PersistenceError(Exception):
     """Root of the errors of this package; anything else that comes out of it is the driver's or SQLAlchemy's."""
@@ -54,6 +56,71 @@ def _rebuild_conflict(
     entity_type: str, entity_id: object, expected: int | None, actual: int | None, reason: str
 ) -> OptimisticConcurrencyError:
     return OptimisticConcurrencyError(entity_type, entity_id, expected=expected, actual=actual, reason=reason)
+
+
+class LeaseLostError(PersistenceError):
+    """A lease ended before its work did, and somebody else may have begun it. What was to be written is not.
+
+    Attributes:
+        kind: of what was leased: "projection".
+        lost: the names or ids.
+    """
+
+    def __init__(self, kind: str, lost: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.lost = lost
+        super().__init__(kind, lost)
+
+    def __str__(self) -> str:
+        """Name what is lost."""
+        return f"the lease of {self.kind} {', '.join(map(repr, self.lost))} is lost: it expired, or was taken away"
+
+
+class ProjectionPausedError(PersistenceError):
+    """A projection stands still at an event that its handler failed on.
+
+    Attributes:
+        projection_name: of the projection.
+        position: of the event; None where somebody paused it by hand.
+        error: what the handler raised, as text.
+    """
+
+    def __init__(self, projection_name: str, position: int | None, error: str | None) -> None:
+        self.projection_name = projection_name
+        self.position = position
+        self.error = error
+        super().__init__(projection_name, position, error)
+
+    def __str__(self) -> str:
+        """Say what to do."""
+        where = "" if self.position is None else f" at position {self.position}: {self.error}"
+        return (
+            f"projection {self.projection_name!r} is paused{where}; when that is mended, run: "
+            f"{PROJECTIONS_COMMAND} resume {self.projection_name}"
+        )
+
+
+class ProjectionWaitError(PersistenceError, TimeoutError):
+    """A projection has not reached a position in time.
+
+    Attributes:
+        projection_name: of the projection.
+        position: that was waited for.
+        reached: where the projection is, 0 for the beginning.
+        state: "behind": it is run and has not come so far; "not running": nobody runs it.
+    """
+
+    def __init__(self, projection_name: str, position: int, reached: int, state: str) -> None:
+        self.projection_name = projection_name
+        self.position = position
+        self.reached = reached
+        self.state = state
+        super().__init__(projection_name, position, reached, state)
+
+    def __str__(self) -> str:
+        """Say where it is and whether anybody runs it."""
+        why = "it is behind: wait longer" if self.state == "behind" else "nobody runs it: start its ProjectionRunner"
+        return f"projection {self.projection_name!r} is at {self.reached}, not yet at {self.position}; {why}"
 
 
 class SchemaOutOfDateError(PersistenceError):

@@ -14,6 +14,7 @@ from alembic.config import Config
 from tests.support.command_line import (
     APPEND,
     HEAD,
+    LIBRARY_TABLES,
     REVISIONS,
     SAVE_POSITION,
     VERSION_TABLE,
@@ -33,7 +34,6 @@ from tests.support.databases import ROOT, Database
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIBRARY_TABLES = {"events", "projection_positions", VERSION_TABLE}
 READ_MODELS = """
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
 

@@ -17,9 +17,8 @@ from pytest_alembic.tests.experimental import test_downgrade_leaves_no_trace  # 
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
+from tests.support.command_line import LIBRARY_TABLES
 from tests.support.databases import ROOT
-
-TABLES = {"cqrs_ddd_alembic_version", "events", "projection_positions"}
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ async def test_a_connection_is_used_inside_a_running_loop(empty_engine):
     async with empty_engine.connect() as connection:
         await connection.run_sync(upgrade)
         assert not connection.in_transaction()
-    assert await tables(empty_engine) == TABLES
+    assert await tables(empty_engine) == LIBRARY_TABLES
 
 
 async def test_a_downgrade_on_a_connection_commits_too(empty_engine):
@@ -92,7 +91,7 @@ async def test_the_callers_transaction_is_joined(empty_engine):
         if empty_engine.dialect.name == "postgresql":
             assert await tables(empty_engine) == set()
         await transaction.commit()
-    assert await tables(empty_engine) == TABLES
+    assert await tables(empty_engine) == LIBRARY_TABLES
 
 
 async def test_the_callers_transaction_takes_the_upgrade_back(empty_engine):
@@ -104,7 +103,7 @@ async def test_the_callers_transaction_takes_the_upgrade_back(empty_engine):
     assert await tables(empty_engine) == set()
     async with empty_engine.connect() as connection:
         await connection.run_sync(upgrade)
-    assert await tables(empty_engine) == TABLES
+    assert await tables(empty_engine) == LIBRARY_TABLES
 
 
 @pytest.mark.parametrize("given", ["nothing", "an engine"])
@@ -126,7 +125,7 @@ def test_an_engine_is_used(tmp_path):
     """A synchronous engine is used where there is one, its connections given back."""
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'of_engine.db'}", poolclass=sa.QueuePool)
     command.upgrade(chain(engine), "head")
-    assert set(sa.inspect(engine).get_table_names()) == TABLES
+    assert set(sa.inspect(engine).get_table_names()) == LIBRARY_TABLES
     assert engine.pool.checkedout() == 0
     engine.dispose()
 
@@ -148,4 +147,4 @@ async def test_a_failed_upgrade_leaves_the_connection_usable(empty_engine):
         await connection.execute(sa.text("DROP TABLE projection_positions"))
         await connection.commit()
         await connection.run_sync(upgrade)
-    assert await tables(empty_engine) == TABLES
+    assert await tables(empty_engine) == LIBRARY_TABLES

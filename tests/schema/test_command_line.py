@@ -15,6 +15,7 @@ from tests.support.command_line import (
     APPEND,
     DEAD,
     HEAD,
+    LIBRARY_TABLES,
     REVISIONS,
     SAVE_POSITION,
     VERSION_TABLE,
@@ -71,7 +72,7 @@ def test_everything_works_from_the_root_without_set_up(repository, place):
     url, database = place
     succeed("upgrade", "head", cwd=repository, url=url)
     migrated = schema(database)
-    assert tables(database) == {"events", "projection_positions", VERSION_TABLE}
+    assert tables(database) == LIBRARY_TABLES
     assert succeed("check", cwd=repository, url=url) == "No new upgrade operations detected.\n"
     assert succeed("current", cwd=repository, url=url) == f"{HEAD} (head)\n"
     history = succeed("history", cwd=repository, url=url).splitlines()
@@ -123,7 +124,7 @@ def upgrade():
     if empty_database.kind == "sqlite":
         assert tables(empty_database) == set()
     else:
-        assert tables(empty_database) == {"events", "projection_positions", VERSION_TABLE}
+        assert tables(empty_database) == LIBRARY_TABLES
         assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+import cqrs_ddd_persistence_sqlalchemy.advanced.models  # noqa: F401  (registers its tables with Base.metadata)
+from cqrs_ddd_persistence_sqlalchemy.core.models import Base
 from tests.support.databases import ROOT, Database
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 VERSION_TABLE = "cqrs_ddd_alembic_version"
 REVISIONS = sorted(path.stem[:9] for path in (ROOT / "migrations" / "versions").glob("cqrs_*.py"))
 HEAD = REVISIONS[-1]
+LIBRARY_TABLES = frozenset(Base.metadata.tables) | {VERSION_TABLE}
 DEAD = "postgresql://user:s3cret@127.0.0.1:1/nowhere"
 APPEND = (
     "INSERT INTO events (event_id, aggregate_id, aggregate_type, event_type, version, payload, metadata, occurred_at) "

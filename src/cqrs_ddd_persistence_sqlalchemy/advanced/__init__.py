@@ -1,8 +1,19 @@
-"""Stores for the patterns around the event store: projections and their positions."""
+"""Stores for the patterns around the event store: projections, their positions, and what runs them."""
 
 from __future__ import annotations
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLetter, SQLAlchemyDeadLetterStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
 
-__all__ = ["SQLAlchemyProjectionPositionStore", "SQLAlchemyProjectionStore"]
+__all__ = [
+    "DeadLetter",
+    "ProjectionRunner",
+    "ProjectionStatus",
+    "SQLAlchemyDeadLetterStore",
+    "SQLAlchemyProjectionControl",
+    "SQLAlchemyProjectionPositionStore",
+    "SQLAlchemyProjectionStore",
+]

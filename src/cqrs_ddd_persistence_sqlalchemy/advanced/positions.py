@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
-from cqrs_ddd_persistence_sqlalchemy.advanced.models import positions_table, projection_positions
+from cqrs_ddd_persistence_sqlalchemy.advanced.models import positions_table, projection_positions, projection_runs
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
-from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import (
+    OptimisticConcurrencyError,
+    ProjectionPausedError,
+    ProjectionWaitError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+
+
+_FIRST_POLL_SECONDS = 0.005
+_LONGEST_POLL_SECONDS = 0.1
 
 
 class SQLAlchemyProjectionPositionStore:
@@ -118,6 +129,45 @@ class SQLAlchemyProjectionPositionStore:
         async with self._scope.read(uow) as connection:
             return {row.projection_name: row.position for row in await connection.execute(statement)}
 
+    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:  # noqa: ASYNC109
+        """Return the position that a projection has reached, once that is as far as `position`: read your writes.
+
+        It polls in short transactions of its own, so call it outside of units of work: what an open one appended is
+        not committed yet.
+
+        Args:
+            projection_name: of the projection.
+            position: as `append` returned it: `events[-1].position`.
+            timeout: a timedelta, or seconds.
+
+        Raises:
+            ProjectionPausedError: the projection stands still before that position. Raised at once.
+            ProjectionWaitError: not reached in time; its `state` tells "behind" from "not running". Also a
+                TimeoutError.
+        """
+        name = _check_name(projection_name)
+        check_count("position", position)
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"timeout is {timeout!r}: give a timedelta, or seconds")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        pause = _FIRST_POLL_SECONDS
+        while True:
+            async with self._scope.read(None) as connection:
+                statement = _progress(self._table, connection.dialect.name)
+                row = (await connection.execute(statement, {"name": name})).one()
+            if (row.position or 0) >= position:
+                return int(row.position or 0)
+            if row.paused:
+                raise ProjectionPausedError(name, row.error_position, row.error)
+            left = until - loop.time()
+            if left <= 0:
+                state = "behind" if row.running else "not running"
+                raise ProjectionWaitError(name, position, row.position or 0, state)
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+
     async def _read(self, connection: AsyncConnection, name: str) -> int | None:
         position: int | None = await connection.scalar(_get(self._table), {"name": name})
         return position
@@ -133,6 +183,25 @@ def _named(table_name: str) -> sa.Table:
 @lru_cache(maxsize=1024)
 def _get(table: sa.Table) -> sa.Select[Any]:
     return sa.select(table.c.position).where(table.c.projection_name == sa.bindparam("name"))
+
+
+@lru_cache(maxsize=1024)
+def _progress(table: sa.Table, dialect_name: str) -> sa.Select[Any]:
+    """Read, in one row, where a projection is and whether anybody runs it."""
+    runs = in_schema(projection_runs, table.schema)
+    name = sa.bindparam("name", type_=sa.String())
+    only = sa.select(name.label("name")).subquery("only")
+    return sa.select(
+        table.c.position,
+        runs.c.paused_at.is_not(None).label("paused"),
+        (runs.c.lease_until > dialect_named(dialect_name).now).label("running"),
+        runs.c.error_position,
+        runs.c.error,
+    ).select_from(
+        only.outerjoin(table, table.c.projection_name == only.c.name).outerjoin(
+            runs, runs.c.projection_name == only.c.name
+        )
+    )
 
 
 @lru_cache(maxsize=1024)

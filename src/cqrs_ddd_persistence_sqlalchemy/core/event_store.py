@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
+from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
@@ -38,6 +39,8 @@ class SQLAlchemyEventStore:
         session_factory: for operations without a unit of work.
         uow_factory: returns the unit of work to use where none is given.
         schema: the database schema of the `events` table; the connection's default when omitted.
+        notify: wake the runners of projections after each commit that appended, on PostgreSQL. One short transaction
+            more, after the one that appended: NOTIFY inside would make all commits of the database wait for each other.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class SQLAlchemyEventStore:
         *,
         uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
         schema: str | None = None,
+        notify: bool = False,
     ) -> None:
+        self._notify = notify
         self._table = in_schema(events_table, check_schema(schema))
         self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
 
@@ -77,7 +82,10 @@ class SQLAlchemyEventStore:
         plan = AppendPlan(list(events), expected_version)
         if not plan.events:
             return []
-        return await self._carry_out(plan, uow=uow)
+        stored = await self._carry_out(plan, uow=uow)
+        if self._notify:
+            await self._scope.notify_after_commit(EVENTS_CHANNEL, uow)
+        return stored
 
     @repeated
     async def get_events(

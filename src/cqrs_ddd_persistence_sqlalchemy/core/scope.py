@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     CHANGED,
     adopt,
@@ -18,7 +18,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     claim_shared_connection,
     release_shared_connection,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork, run_callbacks
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     OptimisticConcurrencyError,
     SchemaOutOfDateError,
@@ -117,6 +117,29 @@ class SessionScope:
         else:
             async with self._own(unit, write=False) as connection:
                 yield connection
+
+    async def notify_after_commit(self, channel: str, uow: SQLAlchemyUnitOfWork | None) -> None:
+        """Wake those who listen once the operation's transaction is committed, where the database can.
+
+        Best effort: it is no part of that transaction, and a failure is logged. In a transaction of a caller's session
+        it is left out, as nobody says when that commits.
+        """
+        unit = self._unit(uow)
+        factory = (unit.session_factory if unit else None) or self._session_factory
+
+        async def notify() -> None:
+            if factory is None:
+                return
+            async with factory() as session:
+                if dialect_named(session.get_bind().dialect.name).has_notifications:
+                    connection = await session.connection()
+                    await dialect_of(connection).notify(connection, channel)
+                    await session.commit()
+
+        if unit is not None and unit.is_open:
+            unit.on_commit(notify)
+        elif not self.joins(uow):
+            await run_callbacks([notify])
 
     def joins(self, uow: SQLAlchemyUnitOfWork | None) -> bool:
         """Tell whether the operation would join a transaction that somebody else commits."""

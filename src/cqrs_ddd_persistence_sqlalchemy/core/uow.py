@@ -137,7 +137,7 @@ class SQLAlchemyUnitOfWork:
         finally:
             self._open = False
             await self._close_session()
-        await _run(callbacks)
+        await run_callbacks(callbacks)
 
     async def commit(self) -> None:
         """Commit and start afresh. Does nothing when the unit of work is idle.
@@ -149,7 +149,7 @@ class SQLAlchemyUnitOfWork:
         if self._open:
             with self.used_by_this_task():
                 callbacks = await self._commit()
-            await _run(callbacks)
+            await run_callbacks(callbacks)
 
     async def rollback(self) -> None:
         """Roll back and start afresh. Does nothing when the unit of work is idle."""
@@ -283,7 +283,8 @@ class SQLAlchemyUnitOfWork:
             )
 
 
-async def _run(callbacks: list[CommitCallback]) -> None:
+async def run_callbacks(callbacks: list[CommitCallback]) -> None:
+    """Call each; log what one raises."""
     for callback in callbacks:
         try:
             result = callback()

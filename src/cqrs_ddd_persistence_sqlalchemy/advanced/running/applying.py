@@ -1,0 +1,139 @@
+"""Events into rows: the handlers of a projection, called inside one unit of work."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from cqrs_ddd_advanced_core.projections.projection import Fold
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
+    LAST_EVENT_ID,
+    LAST_EVENT_POSITION,
+    VERSION,
+)
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.view import ProjectionView
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
+from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cqrs_ddd_advanced_core.events import StoredEvent
+    from cqrs_ddd_advanced_core.projections.projection import Projection, Row
+    from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+
+
+class EventFailedError(Exception):
+    """A handler raised, or what handlers have done cannot be written; the cause says why.
+
+    Attributes:
+        position: of the event, None where it may be any of those that were applied together.
+    """
+
+    def __init__(self, position: int | None = None) -> None:
+        self.position = position
+        super().__init__(position)
+
+
+class Applier:
+    """Applies events to a projection's table.
+
+    Args:
+        projection: with the handlers.
+        store: that knows the projection's table.
+        replay: whether the events have been handled before, for `event.replay`.
+    """
+
+    def __init__(self, projection: Projection, store: SQLAlchemyProjectionStore, *, replay: bool) -> None:
+        self._projection = projection
+        self._store = store
+        self._replay = replay
+        schema = projection.schema
+        self._columns = frozenset(column.name for column in schema.columns)
+
+    async def apply(self, events: Iterable[StoredEvent], uow: SQLAlchemyUnitOfWork) -> None:
+        """Call the handlers in the order of the events; folds that follow each other share their rows.
+
+        Raises:
+            EventFailedError: with what a handler, or writing what it returned, has raised.
+        """
+        view = ProjectionView(self._store, self._projection.schema.collection, uow)
+        seen = (event.as_replayed() for event in events) if self._replay else events
+        for folds, group in groupby(seen, key=self._is_fold):
+            if folds:
+                try:
+                    await self._fold(list(group), view)
+                except EventFailedError:
+                    raise
+                except Exception as error:  # a value that no column takes, a key that is none
+                    raise EventFailedError from error
+                continue
+            for event in group:
+                handler: Any = self._projection.handler(event.event_type)
+                try:
+                    await handler(event, view)
+                except Exception as error:  # a handler is the application's and may raise anything
+                    raise EventFailedError(event.position) from error
+        if has_failed(uow.session):
+            raise EventFailedError from UnitOfWorkError(
+                "a handler has caught a database error, after which the transaction cannot be committed: let it pass, "
+                "or put what may fail into 'async with view.uow.session.begin_nested():'"
+            )
+
+    def _is_fold(self, event: StoredEvent) -> bool:
+        return isinstance(self._projection.handler(event.event_type), Fold)
+
+    async def _fold(self, events: list[StoredEvent], view: ProjectionView) -> None:
+        keys = [self._key(event) for event in events]
+        distinct = {_hashable(key): key for key in keys}
+        found = await view.find_many(list(distinct.values()))
+        before = dict(zip(distinct, found, strict=True))
+        rows = dict(before)
+        for event, key in zip(events, keys, strict=True):
+            at = _hashable(key)
+            rows[at] = self._folded(rows[at], event, key)
+        for at, row in rows.items():
+            if row is None and before[at] is not None:
+                await view.delete(distinct[at])
+        await view.bulk_upsert(row for row in rows.values() if row is not None)
+
+    def _key(self, event: StoredEvent) -> object:
+        fold = self._projection.handler(event.event_type)
+        assert isinstance(fold, Fold)  # noqa: S101  (the caller has sorted them)
+        try:
+            return fold.key(event)
+        except Exception as error:  # the application's, too
+            raise EventFailedError(event.position) from error
+
+    def _folded(self, row: Row | None, event: StoredEvent, key: object) -> Row | None:
+        fold = self._projection.handler(event.event_type)
+        assert isinstance(fold, Fold)  # noqa: S101  (the caller has sorted them)
+        version = row.get(VERSION) if row else None
+        try:
+            new = fold.function(None if row is None else dict(row), event)
+            if new is None:
+                return None
+            keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._projection.schema.key[0]: key}
+            _check_key(new, keys)
+            # A column that this event leaves out keeps the value that an earlier one of the batch gave it.
+            merged = {**keys, **(row or {}), **new}
+        except Exception as error:  # the application's, too
+            raise EventFailedError(event.position) from error
+        if VERSION in self._columns and merged.get(VERSION) == version:
+            merged[VERSION] = (version or 0) + 1
+        if LAST_EVENT_POSITION in self._columns:
+            merged[LAST_EVENT_POSITION] = event.position
+        if LAST_EVENT_ID in self._columns:
+            merged[LAST_EVENT_ID] = event.event_id
+        return merged
+
+
+def _check_key(row: Row, key: Mapping[str, Any]) -> None:
+    for column, value in key.items():
+        if type(row.get(column)) is type(value) and row[column] != value:
+            raise ValueError(f"the row has {column} = {row[column]!r}, and the event's key is {value!r}")
+
+
+def _hashable(key: object) -> object:
+    return tuple(sorted(key.items())) if isinstance(key, dict) else key

@@ -1,0 +1,260 @@
+"""ProjectionRunner: keeps a read model up to date with the event store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn, is_passing
+from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
+from cqrs_ddd_persistence_sqlalchemy.exceptions import (
+    LeaseLostError,
+    OptimisticConcurrencyError,
+    PersistenceError,
+    ProjectionPausedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from cqrs_ddd_advanced_core.ports import IEventStore
+    from cqrs_ddd_advanced_core.projections.projection import Projection
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+class ProjectionRunner:
+    """Reads events by position, applies them to a projection and saves the position with them, each batch at once.
+
+    However many processes start a runner of one projection, one works and the others wait for its lease to end. An
+    event is applied once: rows and position commit together or not at all. Events of other types than the projection
+    has handlers for are passed over.
+
+    An event whose handler fails is tried again after a while, on its own; after `max_attempts` the projection pauses,
+    or parks the event with the later ones of its stream and goes on. What is no event's fault, such as a lost
+    connection or a missing table, is waited for as long as it takes.
+
+    Args:
+        event_store: to read from.
+        projection: with its handlers.
+        uow_factory: makes units of work that are not open yet; each batch has one.
+        positions: where the position is kept; `projection_positions` unless given.
+        schema: the database schema of the projection and the library's tables; the connection's default when omitted.
+        batch_size: events a transaction, at most.
+        lease: how long others wait for a runner that has died. It is renewed at a third of that.
+        poll_interval: between looks for new events. On PostgreSQL, an event store with `notify=True` wakes the runner
+            at once, where its connection can LISTEN.
+        on_failure: what happens after the last attempt: "pause" or "park".
+        max_attempts: at an event, in all.
+        backoff: before the second attempt; doubled before each further one, up to a minute.
+        owner: shown by `status`; host, process and a random part unless given. No two runners share one.
+        replay: what `event.replay` says; a rebuild sets it.
+
+    Raises:
+        ValueError: naming an argument that makes no sense.
+    """
+
+    def __init__(  # noqa: PLR0913  (each is a setting that a deploy may want to change)
+        self,
+        event_store: IEventStore,
+        projection: Projection,
+        uow_factory: Callable[[], SQLAlchemyUnitOfWork],
+        *,
+        positions: SQLAlchemyProjectionPositionStore | None = None,
+        schema: str | None = None,
+        batch_size: int = 500,
+        lease: timedelta = timedelta(seconds=30),
+        poll_interval: timedelta = timedelta(seconds=0.5),
+        on_failure: OnFailure = "pause",
+        max_attempts: int = 5,
+        backoff: timedelta = timedelta(seconds=1),
+        owner: str | None = None,
+        replay: bool = False,
+    ) -> None:
+        _check(batch_size=batch_size, max_attempts=max_attempts)
+        _check_durations(lease=lease, poll_interval=poll_interval, backoff=backoff)
+        if on_failure not in {"pause", "park"}:
+            raise ValueError(f"on_failure is 'pause' or 'park', not {on_failure!r}")
+        if not projection.event_types:
+            raise ValueError(f"projection {projection.name!r} has no handlers: there is nothing to run")
+        check_schema(schema)
+        self.projection = projection
+        self.positions = positions or SQLAlchemyProjectionPositionStore(uow_factory=uow_factory, schema=schema)
+        self._poll_seconds = poll_interval.total_seconds()
+        self._renew_seconds = lease.total_seconds() / 3
+        self._scope = SessionScope(type(self).__name__, uow_factory=uow_factory)
+        store = SQLAlchemyProjectionStore(uow_factory=uow_factory, schemas=[projection.schema], schema=schema)
+        self._parts = Parts(
+            name=projection.name,
+            event_types=projection.event_types,
+            events=event_store,
+            positions=self.positions,
+            letters=SQLAlchemyDeadLetterStore(uow_factory=uow_factory, schema=schema),
+            leases=Leases(projection.name, owner or _owner(), lease, uow_factory, schema),
+            applier=Applier(projection, store, replay=replay),
+            uow_factory=uow_factory,
+            policy=Policy(on_failure, max_attempts, backoff, max(backoff, timedelta(minutes=1))),
+            batch_size=batch_size,
+        )
+        self._stopped = asyncio.Event()
+        self._news = asyncio.Event()
+        self._batch = asyncio.Lock()
+        self._one_writer: bool | None = None
+
+    async def run(self) -> None:
+        """Keep the projection up to date until `stop()`, or until the task is cancelled.
+
+        Waits while another runner holds the lease, or while the projection is paused.
+        """
+        self._stopped.clear()
+        pause = 0.0
+        async with Listener(self._scope, EVENTS_CHANNEL, self._news.set):
+            while not self._stopped.is_set():
+                try:
+                    await self._run_turn()
+                    pause = 0.0
+                except (LeaseLostError, OptimisticConcurrencyError, ProjectionPausedError) as error:
+                    logger.warning("%s", error)
+                except Exception as error:
+                    if not is_passing(error):
+                        raise
+                    pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
+                    logger.warning("projection %r: trying again in %g s: %s", self.projection.name, pause, error)
+                await _first(self._stopped, max(pause, self._poll_seconds))
+
+    async def catch_up(self, progress: Callable[[int, int], object] | None = None) -> int:
+        """Apply all events that are there now, and return the position reached.
+
+        Args:
+            progress: called with the position reached and the one to reach, after each batch.
+
+        Raises:
+            PersistenceError: another runner holds the lease.
+            ProjectionPausedError: the projection is paused, or an event has failed for the last time.
+        """
+        self._stopped.clear()
+        target = await self._parts.events.last_position()
+        turn = await Turn.begin(self._parts)
+        if turn is None:
+            await self._refuse_paused()
+            raise PersistenceError(
+                f"projection {self.projection.name!r} is run by somebody else; wait_for() its position"
+            )
+        async with self._held(turn):
+            while turn.position < target and not self._stopped.is_set():
+                async with self._batch_lock():
+                    wait = await turn.step()
+                if progress is not None:
+                    progress(min(turn.position, target), target)
+                if wait:
+                    await _first(self._stopped, wait)
+        return turn.position
+
+    def stop(self) -> None:
+        """Let the batch under way end, give the lease back, and return from `run()`."""
+        self._stopped.set()
+        self._news.set()
+
+    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:  # noqa: ASYNC109
+        """Return when a projection has reached a position, as SQLAlchemyProjectionPositionStore.wait_for does."""
+        return await self.positions.wait_for(projection_name, position, timeout=timeout)
+
+    async def _run_turn(self) -> None:
+        """Work while the lease holds; return at once when it is not to be had."""
+        turn = await Turn.begin(self._parts)
+        if turn is None:
+            return
+        async with self._held(turn):
+            while not self._stopped.is_set():
+                self._news.clear()
+                async with self._batch_lock():
+                    wait = await turn.step()
+                if wait is None:
+                    await _first(self._news, self._poll_seconds)
+                elif wait:
+                    await _first(self._stopped, wait)
+
+    @contextlib.asynccontextmanager
+    async def _held(self, turn: Turn) -> AsyncIterator[None]:
+        """Renew the lease beside the batches, and give it back in the end."""
+        renewal = asyncio.create_task(self._renew(turn))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewal
+            try:
+                # A task that is cancelled here still gives the lease back.
+                await asyncio.shield(asyncio.ensure_future(self._parts.leases.release(turn.lease)))
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+
+    async def _renew(self, turn: Turn) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            try:
+                async with self._batch_lock():
+                    await self._parts.leases.renew(turn.lease)
+            except LeaseLostError:
+                return  # the batch under way will find out, and be rolled back
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                logger.warning("projection %r: the lease could not be renewed: %s", self.projection.name, error)
+
+    @contextlib.asynccontextmanager
+    async def _batch_lock(self) -> AsyncIterator[None]:
+        """Take turns where one writes at a time: a renewal would only wait for the batch's lock in the database."""
+        if self._one_writer is None:
+            async with self._scope.read(None) as connection:
+                self._one_writer = dialect_of(connection).has_one_writer
+        async with self._batch if self._one_writer else contextlib.nullcontext():
+            yield
+
+    async def _refuse_paused(self) -> None:
+        error = await self._parts.leases.paused()
+        if error is not None:
+            raise error
+
+
+async def _first(event: asyncio.Event, seconds: float) -> None:
+    """Wait so long, or until the event."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()[:200]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if check_count(name, value) == 0:
+            raise ValueError(f"{name} is 0: it is at least 1")
+
+
+def _check_durations(**durations: timedelta) -> None:
+    for name, value in durations.items():
+        if not isinstance(value, timedelta) or value <= timedelta(0):
+            raise ValueError(f"{name} is a timedelta above 0, not {value!r}")

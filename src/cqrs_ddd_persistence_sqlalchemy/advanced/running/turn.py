@@ -1,0 +1,233 @@
+"""One owner's turn at a projection: page by page, each applied in one unit of work that also saves the position."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import EventFailedError
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS
+from cqrs_ddd_persistence_sqlalchemy.exceptions import (
+    CollectionNotFoundError,
+    ProjectionPausedError,
+    SchemaOutOfDateError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from cqrs_ddd_advanced_core.events import StoredEvent
+    from cqrs_ddd_advanced_core.ports import IEventStore
+    from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
+    from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier
+    from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLetter, SQLAlchemyDeadLetterStore
+    from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Lease, Leases
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+
+logger = logging.getLogger(__name__)
+
+OnFailure = Literal["pause", "park"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What happens to an event whose handler fails.
+
+    Attributes:
+        on_failure: after the last attempt: "pause" the projection, or "park" the event and go on.
+        max_attempts: in all, across owners.
+        backoff: before the second attempt; doubled before each further one, up to `max_backoff`.
+    """
+
+    on_failure: OnFailure
+    max_attempts: int
+    backoff: timedelta
+    max_backoff: timedelta
+
+    def wait_seconds(self, failures: int) -> float:
+        """Return how long to wait after so many failures, with jitter: up to a fifth less."""
+        longest = self.max_backoff.total_seconds()
+        seconds = min(longest, self.backoff.total_seconds() * 2.0 ** min(failures - 1, 60))
+        return seconds * random.uniform(0.8, 1.0)  # noqa: S311  (no secret)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a turn works with; all of it belongs to one projection."""
+
+    name: str
+    event_types: tuple[str, ...]
+    events: IEventStore
+    positions: SQLAlchemyProjectionPositionStore
+    letters: SQLAlchemyDeadLetterStore
+    leases: Leases
+    applier: Applier
+    uow_factory: Callable[[], SQLAlchemyUnitOfWork]
+    policy: Policy
+    batch_size: int
+
+
+class Turn:
+    """From the lease taken to the lease lost or given back.
+
+    Attributes:
+        position: saved last.
+    """
+
+    def __init__(self, parts: Parts, lease: Lease, position: int, *, has_letters: bool) -> None:
+        self.position = position
+        self.lease = lease
+        self._parts = parts
+        self._readable = position
+        self._size = parts.batch_size
+        self._careful_until = 0
+        self._has_letters = has_letters
+        self._has_failed = lease.failures > 0
+
+    @classmethod
+    async def begin(cls, parts: Parts) -> Turn | None:
+        """Take the lease, and begin where the last owner has ended; None while another one holds it."""
+        lease = await parts.leases.acquire()
+        if lease is None:
+            return None
+        position = await parts.positions.get_position(parts.name) or 0
+        return cls(parts, lease, position, has_letters=await parts.letters.has_any(parts.name))
+
+    async def step(self) -> float | None:
+        """Handle what there is, up to a batch.
+
+        Returns:
+            The seconds after which there is more to do: 0 for at once, more after a failure; None when there is
+            nothing to do until somebody appends.
+
+        Raises:
+            LeaseLostError: and nothing of the batch has happened.
+        OptimisticConcurrencyError: the same, as somebody else has moved the position.
+            ProjectionPausedError: an event has failed for the last time.
+        """
+        if self._has_letters:
+            await self._replay()
+        parts = self._parts
+        if self.position >= self._readable:
+            self._readable = await parts.events.last_position()
+        if self.position >= self._readable:
+            return None
+        size = self._size
+        page = await parts.events.get_events_after(self.position, limit=size, event_types=parts.event_types)
+        # Other types' events are passed by too. A page that is not full has all there was when _readable was asked.
+        end = page[-1].position if len(page) == size else max(self._readable, *(e.position or 0 for e in page), 0)
+        try:
+            await self._advance(page, end or 0)
+        except EventFailedError as error:
+            if is_passing(error):
+                raise
+            return await self._failed(page, error)
+        if self.position >= self._careful_until:
+            self._size = parts.batch_size
+        return 0.0
+
+    async def _advance(self, page: list[StoredEvent], end: int) -> None:
+        parts = self._parts
+        async with parts.uow_factory() as uow:
+            if self._has_letters and page:
+                page = await self._without_blocked(page, uow)
+            await parts.applier.apply(page, uow)
+            await self._finish(end, uow)
+        self.position = end
+        self._has_failed = False
+
+    async def _finish(self, end: int, uow: SQLAlchemyUnitOfWork) -> None:
+        """Fence, save the position, and commit: a conflict that a handler has caught is its own affair."""
+        parts = self._parts
+        await parts.leases.renew(self.lease, uow=uow, forget=self._has_failed)
+        await parts.positions.save_position(parts.name, end, expected=self.position, uow=uow)
+        await uow.commit()
+
+    async def _without_blocked(self, page: list[StoredEvent], uow: SQLAlchemyUnitOfWork) -> list[StoredEvent]:
+        """Park the events whose streams have parked ones, which they must not overtake; return the others."""
+        parts = self._parts
+        blocked = await parts.letters.streams(parts.name, (event.aggregate_id for event in page), uow=uow)
+        behind = [event for event in page if event.aggregate_id in blocked]
+        await parts.letters.park(parts.name, behind, uow=uow)
+        return [event for event in page if event.aggregate_id not in blocked]
+
+    async def _failed(self, page: list[StoredEvent], error: EventFailedError) -> float:
+        """Narrow a failed page down to the event; then count, wait, and in the end pause or park."""
+        parts, event = self._parts, page[0]
+        if len(page) > 1:
+            # The handlers before the failed one have succeeded: that many again, then the failed one by itself.
+            at = error.position
+            before = len(page) // 2 if at is None else sum((each.position or 0) < at for each in page)
+            self._size = max(1, before)
+            self._careful_until = max(self._careful_until, page[-1].position or 0)
+            return 0.0
+        text = described(error)
+        position = event.position or 0
+        failures = await parts.leases.note_failure(self.lease, position, text)
+        self._has_failed = True
+        logger.warning(
+            "projection %r: attempt %d of %d at event %d (%s) failed: %s",
+            *(parts.name, failures, parts.policy.max_attempts, position, event.event_type, text),
+            exc_info=error.__cause__,
+        )
+        if failures < parts.policy.max_attempts:
+            return parts.policy.wait_seconds(failures)
+        if parts.policy.on_failure == "pause":
+            await parts.leases.pause(self.lease)
+            raise ProjectionPausedError(parts.name, position, text)
+        async with parts.uow_factory() as uow:
+            await parts.letters.park(parts.name, [event], uow=uow, error=text, failures=failures)
+            await self._finish(position, uow)
+        logger.error("projection %r: event %d is parked", parts.name, position)
+        self.position, self._has_failed, self._has_letters = position, False, True
+        return 0.0
+
+    async def _replay(self) -> None:
+        """Try those parked events again that somebody has asked for, each in a unit of work of its own."""
+        parts = self._parts
+        waiting: set[str] = set()
+        for letter in await parts.letters.parked(parts.name, requested=True):
+            if letter.aggregate_id in waiting:
+                continue
+            try:
+                await self._replay_one(letter)
+            except EventFailedError as error:
+                if is_passing(error):
+                    raise
+                waiting.add(letter.aggregate_id)
+                async with parts.uow_factory() as uow:
+                    await parts.letters.keep(parts.name, letter, described(error), uow=uow)
+                    await parts.leases.renew(self.lease, uow=uow)
+                    await uow.commit()
+        self._has_letters = await parts.letters.has_any(parts.name)
+
+    async def _replay_one(self, letter: DeadLetter) -> None:
+        parts = self._parts
+        events = await parts.events.get_events_after(letter.event_position - 1, limit=1)
+        async with parts.uow_factory() as uow:
+            found = [event for event in events if event.position == letter.event_position]
+            await parts.applier.apply([event for event in found if event.event_type in parts.event_types], uow)
+            await parts.letters.discard(parts.name, [letter.event_position], uow=uow)
+            await parts.leases.renew(self.lease, uow=uow)
+            await uow.commit()
+
+
+def described(error: BaseException) -> str:
+    """Return an error in one line, that of the handler where it is one."""
+    cause = error.__cause__ if isinstance(error, EventFailedError) and error.__cause__ else error
+    return f"{type(cause).__name__}: {cause}"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether the next attempt may succeed though nothing about the event has changed."""
+    from_handler = isinstance(error, EventFailedError)
+    cause = error.__cause__ if from_handler and error.__cause__ else error
+    if isinstance(cause, SchemaOutOfDateError | CollectionNotFoundError):
+        return True
+    # A handler's own OSError comes from elsewhere, say a service that it calls, and counts as a failure.
+    if from_handler and isinstance(cause, OSError):
+        return False
+    return any(dialect.passes(cause) for dialect in DIALECTS.values())

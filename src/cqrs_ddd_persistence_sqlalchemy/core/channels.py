@@ -1,0 +1,6 @@
+"""The names under which PostgreSQL's notifications go out."""
+
+from __future__ import annotations
+
+#: Events have been appended.
+EVENTS_CHANNEL = "cqrs_ddd_events"
