@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
@@ -17,7 +18,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from csv_events import CsvError, CsvEvents
 from generated_events import GeneratedEvents
-from projection import fold
+from projection import fines_by_case
 from read_models import fines
 from report import print_totals, progress_bars
 from sqlalchemy.engine import make_url
@@ -26,14 +27,17 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from totals import Totals, Work, read_totals
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
-from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced import (
+    ProjectionRunner,
+    SQLAlchemyProjectionPositionStore,
+    SQLAlchemyProjectionStore,
+)
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, PersistenceError
 from cqrs_ddd_persistence_sqlalchemy.schema import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from projection import Row
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -42,7 +46,8 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 IMPORT = "traffic_fines.import"
-PROJECTION = "fines"
+# A run that was killed keeps the next one waiting for so long.
+LEASE = timedelta(seconds=3)
 DEFAULT_URL = "sqlite+aiosqlite:///traffic_fines.db"
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
@@ -123,19 +128,17 @@ async def import_events(app: Application, events: Iterable[StoredEvent], batch_s
 
 
 async def project_events(app: Application, batch_size: int, show: Progress) -> Work:
-    """Fold the events that are not in the read model yet into their cases' rows."""
-    started, projected, last = perf_counter(), 0, await app.events.last_position()
-    while True:
-        try:
-            page = await _project_page(app, batch_size)
-        except OptimisticConcurrencyError as conflict:
-            if conflict.entity_id != PROJECTION:
-                raise
-            continue  # Another run has projected this page: take the next one.
-        if not page:
-            return Work(projected, perf_counter() - started)
-        projected += len(page)
-        show("projecting", _position(page), max(last, _position(page)))
+    """Fold the events that are not in the read model yet into their cases' rows, or wait for another run to do it."""
+    started, before = perf_counter(), await app.positions.get_position(fines_by_case.name) or 0
+    runner = ProjectionRunner(
+        app.events,
+        fines_by_case,
+        lambda: SQLAlchemyUnitOfWork(app.session_factory),
+        batch_size=batch_size,
+        lease=LEASE,
+    )
+    position = await runner.catch_up(lambda done, of: show("projecting", done, of))
+    return Work(position - before, perf_counter() - started)
 
 
 async def _append(app: Application, batch: list[StoredEvent], cursor: int) -> None:
@@ -147,33 +150,6 @@ async def _append(app: Application, batch: list[StoredEvent], cursor: int) -> No
     async with SQLAlchemyUnitOfWork(app.session_factory) as uow:
         await app.positions.save_position(IMPORT, cursor + len(batch), expected=cursor, uow=uow)
         await app.events.append(batch, uow=uow)
-
-
-async def _project_page(app: Application, batch_size: int) -> list[StoredEvent]:
-    """Project the next page of events: rows and position change together or not at all. Returns the page."""
-    async with SQLAlchemyUnitOfWork(app.session_factory) as uow:
-        position = await app.positions.get_position(PROJECTION, uow=uow) or 0
-        page = await app.events.get_events_after(position, limit=batch_size, aggregate_types=["Fine"], uow=uow)
-        if page:
-            # Before the rows are read: a second run waits here, is refused, and has read nothing out of date.
-            await app.positions.save_position(PROJECTION, _position(page), expected=position, uow=uow)
-            await app.fines.bulk_upsert(fines.collection, await _folded(app, page, uow), uow=uow)
-    return page
-
-
-async def _folded(app: Application, page: list[StoredEvent], uow: SQLAlchemyUnitOfWork) -> list[Row]:
-    """Return the rows of the page's cases as they are after it."""
-    cases = list(dict.fromkeys(event.aggregate_id for event in page))
-    rows = dict(zip(cases, await app.fines.find_many(fines.collection, cases, uow=uow), strict=True))
-    for event in page:
-        rows[event.aggregate_id] = fold(rows[event.aggregate_id], event)
-    return [row for row in rows.values() if row is not None]
-
-
-def _position(page: list[StoredEvent]) -> int:
-    last = page[-1].position
-    assert last is not None  # what the store returns has its position
-    return last
 
 
 async def _behind(app: Application, events: Iterable[StoredEvent], cursor: int) -> Iterator[StoredEvent]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from read_models import fines
+
+from cqrs_ddd_advanced_core.projections import Projection
+
 if TYPE_CHECKING:
     from cqrs_ddd_advanced_core import StoredEvent
 
@@ -20,6 +24,10 @@ _STATUS_AFTER = {
 }
 
 
+fines_by_case = Projection("fines", fines, aggregate_types=["Fine"])
+
+
+@fines_by_case.fold("*")
 def fold(row: Row | None, event: StoredEvent) -> Row:
     """Return the row of a case as it is after the event; the row given stays as it is.
 
@@ -43,7 +51,6 @@ def fold(row: Row | None, event: StoredEvent) -> Row:
         "last_timestamp": event.occurred_at,
         "status": _status(new, event.event_type),
         "_version": event.version,
-        "_last_event_position": event.position,
     }
 
 

@@ -123,6 +123,10 @@ class ProjectionWaitError(PersistenceError, TimeoutError):
         return f"projection {self.projection_name!r} is at {self.reached}, not yet at {self.position}; {why}"
 
 
+class RebuildError(PersistenceError):
+    """A projection could not be rebuilt; its readers have noticed nothing. The message names what is in the way."""
+
+
 class SchemaOutOfDateError(PersistenceError):
     """The database lacks a table, a column or a revision that this code needs."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 
 MAX_NAME_LENGTH = 255
+EVERY_OTHER = "*"
 
 Row: TypeAlias = dict[str, Any]
 Handler: TypeAlias = "Callable[[StoredEvent, View], Awaitable[None]]"
@@ -106,19 +107,29 @@ class Projection:
     Args:
         name: under which the position is kept; 1 to 255 characters.
         schema: of the table.
-        handlers: by event type: `async def handler(event, view)`, or a Fold.
+        handlers: by event type: `async def handler(event, view)`, or a Fold. The handler of "*" takes all types that
+            have none of their own.
+        aggregate_types: of the events that count; all unless given.
 
     Raises:
         SchemaError: naming what is missing or of the wrong kind.
     """
 
     def __init__(
-        self, name: str, schema: ProjectionSchema, handlers: Mapping[str, Handler | Fold] | None = None
+        self,
+        name: str,
+        schema: ProjectionSchema,
+        handlers: Mapping[str, Handler | Fold] | None = None,
+        *,
+        aggregate_types: Iterable[str] | None = None,
     ) -> None:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
             raise SchemaError(f"a projection's name has 1 to {MAX_NAME_LENGTH} characters, not {name!r}")
         self.name = name
         self.schema = schema
+        if isinstance(aggregate_types, str):
+            raise SchemaError(f"projection {name!r}: aggregate_types is a list of names, not {aggregate_types!r}")
+        self.aggregate_types = None if aggregate_types is None else tuple(aggregate_types)
         self._handlers: dict[str, Handler | Fold] = {}
         for event_type, handler in (handlers or {}).items():
             self._add(event_type, handler)
@@ -154,17 +165,17 @@ class Projection:
         return add
 
     @property
-    def event_types(self) -> tuple[str, ...]:
-        """The types of events that have a handler, in alphabetical order."""
-        return tuple(sorted(self._handlers))
+    def event_types(self) -> tuple[str, ...] | None:
+        """The types of events that have a handler, in alphabetical order; None for all."""
+        return None if EVERY_OTHER in self._handlers else tuple(sorted(self._handlers))
 
-    def handler(self, event_type: str) -> Handler | Fold:
-        """Return the handler of a type of events that has one."""
-        return self._handlers[event_type]
+    def handler(self, event_type: str) -> Handler | Fold | None:
+        """Return what handles a type of events, None where nothing does."""
+        return self._handlers.get(event_type) or self._handlers.get(EVERY_OTHER)
 
     def renamed(self, name: str, schema: ProjectionSchema) -> Projection:
         """Return a projection of the same handlers into another table."""
-        return Projection(name, schema, self._handlers)
+        return Projection(name, schema, self._handlers, aggregate_types=self.aggregate_types)
 
     @property
     def source_fingerprint(self) -> str:
@@ -176,7 +187,7 @@ class Projection:
         keys = [each.key for each in self._handlers.values() if isinstance(each, Fold)]
         files = {inspect.getsourcefile(inspect.unwrap(_plain(each))) for each in [*functions, *keys]}
         digest = hashlib.sha256(self.schema.fingerprint.encode())
-        for event_type in self.event_types:
+        for event_type in sorted([*self._handlers, *(self.aggregate_types or ())]):
             digest.update(event_type.encode())
         for content in sorted(Path(file).read_bytes() for file in files if file is not None and Path(file).is_file()):
             digest.update(content)

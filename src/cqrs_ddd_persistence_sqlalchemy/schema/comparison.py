@@ -158,7 +158,7 @@ class Comparison:
 
     def removed_columns(self) -> list[sa.Column[Any]]:
         """Return the columns that the schema does not have."""
-        return [self.present.column(name) for name in self._removed_names()]
+        return [self.present.column(name) for name in self.removed_names()]
 
     def changed_columns(self) -> Iterator[ColumnChange]:
         """Yield the columns that stay and become different."""
@@ -204,10 +204,11 @@ class Comparison:
         if name not in self._shape.indexes:
             return True
         present = self.present.shape.indexes[name]
-        needed = any(gone in present.columns or gone in (present.where or "") for gone in self._removed_names())
+        needed = any(gone in present.columns or gone in (present.where or "") for gone in self.removed_names())
         return needed and present != self._shape.indexes[name]
 
-    def _removed_names(self) -> list[str]:
+    def removed_names(self) -> list[str]:
+        """Return the names of the columns that the schema does not have."""
         return [name for name in self.present.shape.columns if name not in self._shape.columns]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from cqrs_ddd_advanced_core.projections.projection import Projection
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE
@@ -55,9 +56,7 @@ def registered_schemas(setting: str | list[str]) -> dict[str, ProjectionSchema]:
         CommandError: saying which module cannot be imported, or which schemas are in each other's way.
     """
     found: dict[str, ProjectionSchema] = {}
-    names = re.split(r"[\s,]+", setting) if isinstance(setting, str) else setting
-    for module_name in filter(None, names):
-        module = _import(module_name, f"projections = {module_name}")
+    for module_name, module in _modules(setting):
         for schema in _schemas_in(module):
             check_collection(schema)
             if found.setdefault(schema.collection, schema) != schema:
@@ -67,6 +66,25 @@ def registered_schemas(setting: str | list[str]) -> dict[str, ProjectionSchema]:
                 )
     _refuse_clashes(found.values())
     return dict(sorted(found.items()))
+
+
+def registered_projections(setting: str | list[str]) -> dict[str, Projection]:
+    """Import all projections that the modules of `projections =` hold at their top, by name.
+
+    Raises:
+        CommandError: saying which module cannot be imported, or which name two projections share.
+    """
+    found: dict[str, Projection] = {}
+    for module_name, module in _modules(setting):
+        for projection in vars(module).values():
+            if isinstance(projection, Projection) and found.setdefault(projection.name, projection) is not projection:
+                raise CommandError(f"two projections are called {projection.name!r}, one of them in {module_name}")
+    return dict(sorted(found.items()))
+
+
+def _modules(setting: str | list[str]) -> Iterator[tuple[str, ModuleType]]:
+    names = re.split(r"[\s,]+", setting) if isinstance(setting, str) else setting
+    return ((name, _import(name, f"projections = {name}")) for name in names if name)
 
 
 def check_collection(schema: ProjectionSchema) -> None:
@@ -101,7 +119,11 @@ def _schemas_in(module: ModuleType) -> Iterator[ProjectionSchema]:
             members = value.values()
         elif isinstance(value, list | tuple | set | frozenset):
             members = value
-        yield from (each for each in members if isinstance(each, ProjectionSchema))
+        for each in members:
+            if isinstance(each, ProjectionSchema):
+                yield each
+            elif isinstance(each, Projection):
+                yield each.schema
 
 
 def _refuse_clashes(schemas: Iterable[ProjectionSchema]) -> None:

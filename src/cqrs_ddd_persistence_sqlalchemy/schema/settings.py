@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import alembic.context
 from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, VERSIONS_FOLDER
-from cqrs_ddd_persistence_sqlalchemy.schema.urls import DEFAULT_URL, async_url
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -99,15 +98,7 @@ def read_settings() -> Settings:
 
 def database_url() -> URL:
     """Return the database of this run: -x url=, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default."""
-    config: Config = alembic.context.config
-    for text, source in (
-        (_x_options().get("url"), "-x url="),
-        (os.environ.get("DATABASE_URL"), "DATABASE_URL"),
-        (config.get_alembic_option("sqlalchemy.url"), "sqlalchemy.url in the configuration"),
-    ):
-        if text:
-            return async_url(text, source)
-    return async_url(DEFAULT_URL, "the default")
+    return configured_url(alembic.context.config, _x_options().get("url"), "-x url=")
 
 
 def _command(config: Config) -> str:

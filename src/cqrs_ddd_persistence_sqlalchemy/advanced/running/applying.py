@@ -71,6 +71,8 @@ class Applier:
                 continue
             for event in group:
                 handler: Any = self._projection.handler(event.event_type)
+                if handler is None:
+                    continue  # a parked event of a type that has no handler any more
                 try:
                     await handler(event, view)
                 except Exception as error:  # a handler is the application's and may raise anything

@@ -63,13 +63,13 @@ class Leases:
         self._table = in_schema(projection_runs, schema)
         self._scope = SessionScope("ProjectionRunner", uow_factory=uow_factory)
 
-    async def acquire(self) -> Lease | None:
+    async def acquire(self, *, uow: SQLAlchemyUnitOfWork | None = None) -> Lease | None:
         """Take the lease if it is free and the projection is not paused; None otherwise."""
-        async with self._scope.read(None) as connection:  # spares the others a writing transaction at each poll
+        async with self._scope.read(uow) as connection:  # spares the others a writing transaction at each poll
             statement = _taken(self._table, connection.dialect.name)
             if await connection.scalar(statement, {"name": self._name, "asking": self._owner}):
                 return None
-        async with self._scope.write(None) as connection:
+        async with self._scope.write(uow) as connection:
             statement = _acquire(self._table, connection.dialect.name)
             values = {"name": self._name, "asking": self._owner, "seconds": self._seconds}
             row = (await connection.execute(statement, values)).one_or_none()

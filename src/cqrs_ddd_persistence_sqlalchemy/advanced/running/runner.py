@@ -25,7 +25,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_s
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     LeaseLostError,
     OptimisticConcurrencyError,
-    PersistenceError,
     ProjectionPausedError,
 )
 
@@ -94,7 +93,7 @@ class ProjectionRunner:
         _check_durations(lease=lease, poll_interval=poll_interval, backoff=backoff)
         if on_failure not in {"pause", "park"}:
             raise ValueError(f"on_failure is 'pause' or 'park', not {on_failure!r}")
-        if not projection.event_types:
+        if projection.event_types == ():
             raise ValueError(f"projection {projection.name!r} has no handlers: there is nothing to run")
         check_schema(schema)
         self.projection = projection
@@ -106,6 +105,7 @@ class ProjectionRunner:
         self._parts = Parts(
             name=projection.name,
             event_types=projection.event_types,
+            aggregate_types=projection.aggregate_types,
             events=event_store,
             positions=self.positions,
             letters=SQLAlchemyDeadLetterStore(uow_factory=uow_factory, schema=schema),
@@ -142,32 +142,29 @@ class ProjectionRunner:
                 await _first(self._stopped, max(pause, self._poll_seconds))
 
     async def catch_up(self, progress: Callable[[int, int], object] | None = None) -> int:
-        """Apply all events that are there now, and return the position reached.
+        """Apply all events that are there now, or wait until another runner has, and return the position reached.
 
         Args:
             progress: called with the position reached and the one to reach, after each batch.
 
         Raises:
-            PersistenceError: another runner holds the lease.
             ProjectionPausedError: the projection is paused, or an event has failed for the last time.
         """
         self._stopped.clear()
         target = await self._parts.events.last_position()
-        turn = await Turn.begin(self._parts)
-        if turn is None:
+        position = 0
+        while not self._stopped.is_set():
+            turn = await Turn.begin(self._parts)
+            if turn is not None:
+                with contextlib.suppress(LeaseLostError, OptimisticConcurrencyError):
+                    async with self._held(turn):
+                        await self._work(turn, target, progress)
             await self._refuse_paused()
-            raise PersistenceError(
-                f"projection {self.projection.name!r} is run by somebody else; wait_for() its position"
-            )
-        async with self._held(turn):
-            while turn.position < target and not self._stopped.is_set():
-                async with self._batch_lock():
-                    wait = await turn.step()
-                if progress is not None:
-                    progress(min(turn.position, target), target)
-                if wait:
-                    await _first(self._stopped, wait)
-        return turn.position
+            position = await self.positions.get_position(self.projection.name) or 0
+            if position >= target:
+                break
+            await _first(self._stopped, self._poll_seconds)
+        return position
 
     def stop(self) -> None:
         """Let the batch under way end, give the lease back, and return from `run()`."""
@@ -177,6 +174,10 @@ class ProjectionRunner:
     async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:  # noqa: ASYNC109
         """Return when a projection has reached a position, as SQLAlchemyProjectionPositionStore.wait_for does."""
         return await self.positions.wait_for(projection_name, position, timeout=timeout)
+
+    async def take_lease(self, uow: SQLAlchemyUnitOfWork) -> bool:
+        """Take the lease in a transaction that does more than a runner does, such as a migration."""
+        return await self._parts.leases.acquire(uow=uow) is not None
 
     async def _run_turn(self) -> None:
         """Work while the lease holds; return at once when it is not to be had."""
@@ -192,6 +193,15 @@ class ProjectionRunner:
                     await _first(self._news, self._poll_seconds)
                 elif wait:
                     await _first(self._stopped, wait)
+
+    async def _work(self, turn: Turn, target: int, progress: Callable[[int, int], object] | None) -> None:
+        while turn.position < target and not self._stopped.is_set():
+            async with self._batch_lock():
+                wait = await turn.step()
+            if progress is not None:
+                progress(min(turn.position, target), target)
+            if wait:
+                await _first(self._stopped, wait)
 
     @contextlib.asynccontextmanager
     async def _held(self, turn: Turn) -> AsyncIterator[None]:

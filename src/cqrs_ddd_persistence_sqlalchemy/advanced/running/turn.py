@@ -59,7 +59,8 @@ class Parts:
     """What a turn works with; all of it belongs to one projection."""
 
     name: str
-    event_types: tuple[str, ...]
+    event_types: tuple[str, ...] | None
+    aggregate_types: tuple[str, ...] | None
     events: IEventStore
     positions: SQLAlchemyProjectionPositionStore
     letters: SQLAlchemyDeadLetterStore
@@ -116,7 +117,9 @@ class Turn:
         if self.position >= self._readable:
             return None
         size = self._size
-        page = await parts.events.get_events_after(self.position, limit=size, event_types=parts.event_types)
+        page = await parts.events.get_events_after(
+            self.position, limit=size, event_types=parts.event_types, aggregate_types=parts.aggregate_types
+        )
         # Other types' events are passed by too. A page that is not full has all there was when _readable was asked.
         end = page[-1].position if len(page) == size else max(self._readable, *(e.position or 0 for e in page), 0)
         try:
@@ -208,8 +211,7 @@ class Turn:
         parts = self._parts
         events = await parts.events.get_events_after(letter.event_position - 1, limit=1)
         async with parts.uow_factory() as uow:
-            found = [event for event in events if event.position == letter.event_position]
-            await parts.applier.apply([event for event in found if event.event_type in parts.event_types], uow)
+            await parts.applier.apply([event for event in events if event.position == letter.event_position], uow)
             await parts.letters.discard(parts.name, [letter.event_position], uow=uow)
             await parts.leases.renew(self.lease, uow=uow)
             await uow.commit()

@@ -11,6 +11,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     TableRef,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     ALL_DIGITS,
@@ -45,6 +46,7 @@ __all__ = [
     "TableDescription",
     "TableRef",
     "UTCDateTime",
+    "beside",
     "configure_engine",
     "dialect_named",
     "dialect_of",

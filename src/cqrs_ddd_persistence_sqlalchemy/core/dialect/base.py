@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.migrating import MigratingDialect
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import ReplacingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.running import RunningDialect
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class TableDescription:
     unique_keys: tuple[tuple[str, ...], ...]
 
 
-class DatabaseDialect(MigratingDialect, RunningDialect):
+class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
     """What one database does its own way. Stateless: one instance serves every engine."""
 
     name: str

@@ -19,6 +19,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCatalogue
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_migrations import PostgreSQLMigrations, qualified
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_replacing import PostgreSQLReplacing
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import PostgreSQLRunning
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
@@ -37,7 +38,7 @@ _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 _STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
 
 
-class PostgreSQL(PostgreSQLMigrations, PostgreSQLRunning, DatabaseDialect):
+class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, DatabaseDialect):
     """What PostgreSQL does its own way."""
 
     name = "postgresql"

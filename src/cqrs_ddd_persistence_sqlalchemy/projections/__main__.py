@@ -1,0 +1,180 @@
+"""Projections from the command line: how they are, run, rebuild, pause and resume them, and what they have parked."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyDeadLetterStore, SQLAlchemyProjectionControl
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, configure_engine
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PROJECTIONS_COMMAND, PersistenceError
+from cqrs_ddd_persistence_sqlalchemy.projections.printing import Bar, as_table, as_text
+from cqrs_ddd_persistence_sqlalchemy.projections.running import run_until_told
+from cqrs_ddd_persistence_sqlalchemy.schema import abandon_rebuild, rebuild
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import add_config_options, configured_url, load_config
+from cqrs_ddd_persistence_sqlalchemy.schema.registry import registered_projections
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from alembic.config import Config
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from cqrs_ddd_advanced_core.projections.projection import Projection
+
+_STATUS = (
+    "name",
+    "state",
+    "position",
+    "lag_events",
+    "lag_seconds",
+    "owner",
+    "parked",
+    "failures",
+    "error_position",
+    "error",
+)
+_LETTERS = ("event_position", "event_type", "aggregate_id", "failures", "replay_requested", "parked_at", "error")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 when it is done, 1 for `status` when a projection is paused, 2 when it cannot be done.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_run(options))
+    except (CommandError, PersistenceError, ValueError) as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return _failed("interrupted", code=130)
+    except Exception as error:  # what the drivers and the network raise, wrapped or not
+        reasons = (dialect.connect_error(error) for dialect in DIALECTS.values())
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is None:
+            raise
+        return _failed(f"the database does not answer as it should: {reason}")
+
+
+def _failed(message: str, code: int = 2) -> int:
+    print(f"FAILED: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROJECTIONS_COMMAND, description=__doc__)
+    add_config_options(parser)
+    parser.add_argument("--url", help="the database; otherwise DATABASE_URL, the ini's sqlalchemy.url, or app.db")
+    commands = parser.add_subparsers(dest="command", required=True)
+    status = commands.add_parser("status", help="position, lag, state and owner of each; exits with 1 if one is paused")
+    status.add_argument("--json", action="store_true", help="for scripts")
+    run = commands.add_parser("run", help="keep projections up to date until SIGTERM or SIGINT")
+    run.add_argument("names", nargs="*", metavar="NAME", help="all that `projections =` names, unless given")
+    run.add_argument("--batch-size", type=int, default=500, metavar="N", help="events a transaction (%(default)s)")
+    run.add_argument("--on-failure", choices=["pause", "park"], default="pause", help="(%(default)s)")
+    again = commands.add_parser("rebuild", help="make a projection anew from all events, then swap it in")
+    again.add_argument("name", metavar="NAME")
+    again.add_argument("--restart", action="store_true", help="do not go on where an interrupted rebuild has stopped")
+    again.add_argument("--abandon", action="store_true", help="drop what an interrupted rebuild has left")
+    for name, text in (("pause", "stop a projection where it is"), ("resume", "let a paused projection go on")):
+        commands.add_parser(name, help=text).add_argument("name", metavar="NAME")
+    parked = commands.add_parser("parked", help="list the events that a projection went on without")
+    parked.add_argument("name", metavar="NAME")
+    parked.add_argument("--json", action="store_true", help="for scripts")
+    parked.add_argument("--limit", type=int, default=100, metavar="N", help="(%(default)s)")
+    for name, text in (("replay", "let the runner try parked events again"), ("discard", "forget parked events")):
+        letters = commands.add_parser(name, help=text)
+        letters.add_argument("name", metavar="NAME")
+        letters.add_argument("positions", nargs="*", type=int, metavar="POSITION", help="of some; all unless given")
+    return parser
+
+
+async def _run(options: argparse.Namespace) -> int:
+    config = load_config(options.config, options.section)
+    async with _database(config, options.url) as session_factory:
+        control = SQLAlchemyProjectionControl(session_factory)
+        letters = SQLAlchemyDeadLetterStore(session_factory)
+        match options.command:
+            case "status":
+                found = await control.status()
+                print(as_text(found) if options.json else as_table(found, _STATUS))  # noqa: T201
+                return int(any(each.state == "paused" for each in found))
+            case "run":
+                chosen = _chosen(config, options.names)
+                await run_until_told(chosen, session_factory, options.batch_size, options.on_failure)
+            case "rebuild":
+                await _rebuild(_chosen(config, [options.name])[0], session_factory, options)
+            case "pause":
+                _say("paused" if await control.pause(options.name) else "was paused already")
+            case "resume":
+                _say("resumed" if await control.resume(options.name) else "was not paused")
+            case "parked":
+                rows = await letters.parked(options.name, limit=options.limit)
+                print(as_text(rows) if options.json else as_table(rows, _LETTERS))  # noqa: T201
+            case "replay":
+                count = await letters.request_replay(options.name, options.positions or None)
+                _say(f"{count} events will be tried again by the projection's runner")
+            case "discard":
+                _say(f"{await letters.discard(options.name, options.positions or None)} events are forgotten")
+    return 0
+
+
+async def _rebuild(
+    projection: Projection, session_factory: async_sessionmaker[AsyncSession], options: argparse.Namespace
+) -> None:
+    if options.abandon:
+        _say("dropped" if await abandon_rebuild(projection, session_factory) else "there was nothing to drop")
+        return
+    bar = Bar()
+    try:
+        position = await rebuild(projection, session_factory, restart=options.restart, progress=bar.show)
+    finally:
+        bar.end()
+    _say(f"rebuilt from the events up to position {position}")
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201
+
+
+def _chosen(config: Config, names: list[str]) -> list[Projection]:
+    """Return the projections of these names, or all.
+
+    Raises:
+        CommandError: there is none, or not one of that name.
+    """
+    modules = config.get_alembic_option("projections")
+    if modules is None:
+        raise CommandError(
+            "name the modules that declare your projections in the configuration: projections = package.read_models"
+        )
+    ScriptDirectory.from_config(config)  # puts prepend_sys_path in place
+    found = registered_projections(modules)
+    if not found:
+        raise CommandError(f"projections = {modules}: no Projection(...) is at the top of these modules")
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise CommandError(f"there is no projection {unknown[0]!r}; there are {', '.join(map(repr, found))}")
+    return [found[name] for name in names] or list(found.values())
+
+
+@asynccontextmanager
+async def _database(config: Config, url: str | None) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    engine = configure_engine(create_async_engine(configured_url(config, url, "--url")))
+    try:
+        yield async_sessionmaker(engine, expire_on_commit=False)
+    finally:
+        await engine.dispose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

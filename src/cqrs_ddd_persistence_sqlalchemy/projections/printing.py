@@ -1,0 +1,65 @@
+"""What the commands print: tables for people, JSON for scripts, a bar for those who wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WIDEST = 60
+_BAR_WIDTH = 30
+
+
+def as_text(rows: Sequence[Any]) -> str:
+    """Return dataclasses as a JSON list; times in ISO 8601."""
+    return json.dumps([asdict(row) for row in rows], default=lambda moment: moment.isoformat(), indent=2)
+
+
+def as_table(rows: Sequence[Any], columns: Sequence[str]) -> str:
+    """Return dataclasses in columns; long texts are cut."""
+    if not rows:
+        return "none"
+    lines = [[column.replace("_", " ") for column in columns]]
+    lines += [[_cell(getattr(row, column)) for column in columns] for row in rows]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    texts = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(text.rstrip() for text in texts)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.1f}"
+        case datetime():
+            return value.isoformat(" ", "seconds")
+    text = " ".join(str(value).split())
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
+
+
+class Bar:
+    """A bar on standard error, where that is a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+
+    def show(self, done: int, of: int) -> None:
+        """Draw it again."""
+        if self._shows:
+            filled = _BAR_WIDTH * done // of if of else _BAR_WIDTH
+            bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+            sys.stderr.write(f"\r[{bar}] {done:,} of {of:,}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shows:
+            sys.stderr.write("\n")

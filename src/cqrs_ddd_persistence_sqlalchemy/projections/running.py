@@ -1,0 +1,49 @@
+"""Runners in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from cqrs_ddd_persistence_sqlalchemy.advanced import ProjectionRunner
+from cqrs_ddd_persistence_sqlalchemy.core import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cqrs_ddd_advanced_core.projections.projection import Projection
+    from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+
+logger = logging.getLogger(__name__)
+
+
+async def run_until_told(
+    projections: Sequence[Projection], session_factory: SessionFactory, batch_size: int, on_failure: OnFailure
+) -> None:
+    """Run projections until SIGTERM or SIGINT; then let the batches under way end and give the leases back."""
+    events = SQLAlchemyEventStore(session_factory)
+    runners = [
+        ProjectionRunner(
+            events,
+            projection,
+            lambda: SQLAlchemyUnitOfWork(session_factory),
+            batch_size=batch_size,
+            on_failure=on_failure,
+        )
+        for projection in projections
+    ]
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for runner in runners:
+            runner.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    logger.info("running %s", ", ".join(projection.name for projection in projections))
+    async with asyncio.TaskGroup() as group:
+        for runner in runners:
+            group.create_task(runner.run())

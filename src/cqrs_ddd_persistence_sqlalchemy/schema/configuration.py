@@ -1,0 +1,58 @@
+"""Alembic's configuration, found as Alembic finds it, for commands beside Alembic's own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from alembic.config import Config
+from alembic.util import CommandError
+
+from cqrs_ddd_persistence_sqlalchemy.schema.urls import DEFAULT_URL, async_url
+
+if TYPE_CHECKING:
+    import argparse
+
+    from sqlalchemy.engine import URL
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told which configuration to use."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        help="the ini or toml file of Alembic; otherwise alembic.ini and pyproject.toml, as Alembic does",
+    )
+    parser.add_argument("-n", "--name", dest="section", default="alembic", help="the section of the ini file (alembic)")
+
+
+def load_config(path: str | None, section: str) -> Config:
+    """Read the configuration in a file, or in the ones that Alembic would read.
+
+    Raises:
+        CommandError: there is none.
+    """
+    path = path or os.environ.get("ALEMBIC_CONFIG")
+    files = [path] if path else ["alembic.ini", "pyproject.toml"]
+    present = [each for each in files if os.path.exists(each)]  # noqa: PTH110
+    if not present:
+        raise CommandError(f"there is no {' or '.join(files)} here: run it where you run alembic, or pass -c")
+    toml = [each for each in present if each.endswith(".toml")]
+    ini = [each for each in present if not each.endswith(".toml")]
+    return Config(ini[0] if ini else None, toml_file=toml[0] if toml else None, ini_section=section)
+
+
+def configured_url(config: Config, given: str | None, option: str) -> URL:
+    """Return the database: the one given by an option, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default.
+
+    Raises:
+        CommandError: naming the one that cannot be used.
+    """
+    for text, source in (
+        (given, option),
+        (os.environ.get("DATABASE_URL"), "DATABASE_URL"),
+        (config.get_alembic_option("sqlalchemy.url"), "sqlalchemy.url in the configuration"),
+    ):
+        if text:
+            return async_url(text, source)
+    return async_url(DEFAULT_URL, "the default")

@@ -1,0 +1,248 @@
+"""Rebuild: a projection made anew from all events beside the one that is in use, which it then replaces at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import sqlalchemy as sa
+
+from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
+from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, EventFailedError
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import described
+from cqrs_ddd_persistence_sqlalchemy.core.event_store import SQLAlchemyEventStore
+from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError, RebuildError
+from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience, exclusively
+from cqrs_ddd_persistence_sqlalchemy.schema.shadow import Shadow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from cqrs_ddd_advanced_core.projections.projection import Projection
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import Work
+
+T = TypeVar("T")
+
+SUFFIX = " (rebuild)"
+_LEASE = timedelta(seconds=10)
+DEFAULT_PATIENCE = Patience()
+
+
+async def rebuild(
+    projection: Projection,
+    session_factory: SessionFactory,
+    *,
+    restart: bool = False,
+    batch_size: int = 1000,
+    progress: Callable[[int, int], object] | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> int:
+    """Make a projection's table anew from all events, without anybody seeing it unfinished.
+
+    The handlers fill a table beside the projection's, with `event.replay` True, while that one stays in use and up to
+    date. Once the new one has caught up, it takes the old one's name, in one transaction with the position; runners go
+    on from there. Parked events are forgotten, since the new table has them all; a paused projection is resumed.
+
+    Run again after an interruption it goes on where it was, unless the schema or the source files of the handlers have
+    changed.
+
+    Args:
+        projection: with the handlers of this release; its table must be as its schema says.
+        session_factory: of the database, with the rights of migrations.
+        restart: begin anew in any case.
+        batch_size: events a transaction, at most.
+        progress: called with the position reached and the one to reach, after each batch.
+        patience: with migrations and users of the table.
+
+    Returns:
+        The position up to which the new table goes.
+
+    Raises:
+        CollectionNotFoundError, SchemaOutOfDateError: the table is missing, or not as the schema says.
+        RebuildError: views, foreign keys or others depend on the table, another rebuild is under way, or a handler has
+            failed.
+    """
+    return await _Rebuild(projection, session_factory, patience, batch_size).run(restart=restart, progress=progress)
+
+
+async def abandon_rebuild(
+    projection: Projection,
+    session_factory: SessionFactory,
+    *,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> bool:
+    """Drop what an interrupted rebuild has left; False when there was nothing.
+
+    Raises:
+        RebuildError: the rebuild is under way.
+    """
+    return await _Rebuild(projection, session_factory, patience, 1).abandon()
+
+
+class _Rebuild:
+    def __init__(
+        self, projection: Projection, session_factory: SessionFactory, patience: Patience, batch_size: int
+    ) -> None:
+        self._session_factory = session_factory
+        self._patience = patience
+        self._shadow = Shadow(projection.schema)
+        self._live = projection
+        self._built = projection.renamed(_name(projection.name), self._shadow.own_schema)
+        self._events = SQLAlchemyEventStore(session_factory)
+        self._positions = SQLAlchemyProjectionPositionStore(session_factory)
+        self._letters = SQLAlchemyDeadLetterStore(session_factory)
+        self._runner = ProjectionRunner(
+            self._events, self._built, self._uow, batch_size=batch_size, max_attempts=1, replay=True, lease=_LEASE
+        )
+        self._batch_size = batch_size
+
+    async def run(self, *, restart: bool, progress: Callable[[int, int], object] | None) -> int:
+        await self._exclusively(lambda uow, connection: self._prepare(uow, connection, restart=restart))
+        try:
+            await self._runner.catch_up(progress)
+            await self._analyze()
+            while True:
+                await self._runner.catch_up(progress)
+                position = await self._exclusively(self._swap)
+                if position is not None:
+                    return position
+        except ProjectionPausedError as failure:
+            raise self._failed(failure.position, failure.error) from failure
+        except EventFailedError as failure:
+            raise self._failed(failure.position, described(failure)) from failure
+
+    async def abandon(self) -> bool:
+        async def work(uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> bool:
+            await self._own(uow, connection)
+            known = await self._fingerprint(connection) is not None
+            if known:
+                await self._clear(uow, connection)
+            await self._forget(connection)
+            return known
+
+        return await self._exclusively(work)
+
+    async def _prepare(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection, *, restart: bool) -> None:
+        """Create the shadow, or find the one that an earlier run of the same rebuild has begun."""
+        await connection.run_sync(self._shadow.check)
+        fingerprint, found = self._live.source_fingerprint, await self._fingerprint(connection)
+        await self._own(uow, connection)
+        exists = await connection.run_sync(self._shadow.exists)
+        if exists and found is None:
+            raise RebuildError(
+                f"the rebuild needs the name {self._shadow.name!r} for its table, and there is a table of that name "
+                "that no rebuild has made"
+            )
+        if exists and found == fingerprint and not restart:
+            return
+        await self._clear(uow, connection)
+        await connection.run_sync(self._shadow.create)
+        await connection.execute(
+            sa.update(projection_runs)
+            .where(projection_runs.c.projection_name == self._built.name)
+            .values(source_fingerprint=fingerprint)
+        )
+
+    async def _swap(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> int | None:
+        """Catch up for the last time while the projection's table is locked, and put the shadow in its place.
+
+        Returns:
+            The position reached; None where so much has come meanwhile that readers would wait too long.
+        """
+        await connection.run_sync(self._shadow.check)
+        await self._own(uow, connection)
+        if await self._fingerprint(connection) != self._live.source_fingerprint:
+            raise RebuildError(f"another process has taken over the rebuild of {self._live.name!r}")
+        await connection.run_sync(self._shadow.lock)
+        await self._fence_runner(connection)
+        position = await self._positions.get_position(self._built.name, uow=uow) or 0
+        target = await self._events.last_position(uow=uow)
+        if target - position > self._batch_size:
+            await uow.rollback()
+            return None
+        applier = Applier(self._built, SQLAlchemyProjectionStore(schemas=[self._built.schema]), replay=True)
+        while position < target:
+            page = await self._events.get_events_after(
+                position,
+                limit=self._batch_size,
+                event_types=self._built.event_types,
+                aggregate_types=self._built.aggregate_types,
+                uow=uow,
+            )
+            await applier.apply(page, uow)
+            position = (page[-1].position or 0) if len(page) == self._batch_size else target
+        await self._letters.discard(self._live.name, uow=uow)
+        await connection.run_sync(self._shadow.take_place)
+        if position:
+            await self._positions.save_position(self._live.name, position, uow=uow)
+        await self._forget(connection)
+        await self._positions.reset_position(self._built.name, uow=uow)
+        return position
+
+    async def _analyze(self) -> None:
+        async with self._uow() as uow:
+            connection = await uow.session.connection()
+            await connection.run_sync(self._shadow.analyze)
+
+    async def _own(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> None:
+        """Take the shadow's lease in this transaction: of two rebuilds one goes on."""
+        is_shadow = projection_runs.c.projection_name == self._built.name
+        await connection.execute(sa.update(projection_runs).where(is_shadow).values(paused_at=None))
+        if not await self._runner.take_lease(uow):
+            reason = f"projection {self._live.name!r} is being rebuilt by another process"
+            raise NotYetError(2 * _LEASE.total_seconds(), reason)  # one that was killed loses its lease meanwhile
+
+    def _failed(self, position: int | None, error: str | None) -> RebuildError:
+        where = "an event" if position is None else f"event {position}"
+        return RebuildError(
+            f"a handler of projection {self._live.name!r} failed at {where}: {error}. Readers have the table as it "
+            "was; mend the handler and run the rebuild again"
+        )
+
+    async def _fence_runner(self, connection: AsyncConnection) -> None:
+        """Let the runner begin anew at the position that this transaction saves; resume a paused projection."""
+        table = projection_runs
+        await connection.execute(
+            sa.update(table)
+            .where(table.c.projection_name == self._live.name)
+            .values(
+                token=table.c.token + 1,
+                owner=None,
+                lease_until=None,
+                paused_at=None,
+                failures=0,
+                error=None,
+                error_position=None,
+            )
+        )
+
+    async def _fingerprint(self, connection: AsyncConnection) -> str | None:
+        statement = sa.select(projection_runs.c.source_fingerprint)
+        return await connection.scalar(statement.where(projection_runs.c.projection_name == self._built.name))
+
+    async def _clear(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> None:
+        await connection.run_sync(self._shadow.drop)
+        await self._positions.reset_position(self._built.name, uow=uow)
+
+    async def _forget(self, connection: AsyncConnection) -> None:
+        await connection.execute(
+            sa.delete(projection_runs).where(projection_runs.c.projection_name == self._built.name)
+        )
+
+    async def _exclusively(self, work: Work[T]) -> T:
+        return await exclusively(self._session_factory, self._patience, work)
+
+    def _uow(self) -> SQLAlchemyUnitOfWork:
+        return SQLAlchemyUnitOfWork(self._session_factory)
+
+
+def _name(projection_name: str) -> str:
+    return f"{projection_name[: 255 - len(SUFFIX)]}{SUFFIX}"
