@@ -107,10 +107,8 @@ def target(request, databases):
         yield fresh
 
 
-@pytest.fixture(scope="session")
-def small_log(tmp_path_factory):
-    """A log of our own, three events a case: two hundred cases, interleaved."""
-    path = tmp_path_factory.mktemp("log") / "events.csv"
+def write_log(path: Path, *, cases: int) -> Path:
+    """Write a log of our own, three events a case, the cases interleaved."""
     names = [
         "event_no",
         "case_id",
@@ -128,11 +126,17 @@ def small_log(tmp_path_factory):
         writer.writerow(names)
         number = 0
         for version, (activity, amount, expense, payment) in enumerate(steps, 1):
-            for case in range(200):
+            for case in range(cases):
                 number += 1
                 moment = f"2026-0{version}-01T00:{case // 60:02}:{case % 60:02}+00:00"
                 writer.writerow([number, f"C{case}", version, activity, moment, amount, expense, payment, payment])
     return path
+
+
+@pytest.fixture(scope="session")
+def small_log(tmp_path_factory):
+    """Two hundred cases."""
+    return write_log(tmp_path_factory.mktemp("log") / "events.csv", cases=200)
 
 
 def test_the_generated_stream_is_projected_and_a_second_run_has_nothing_to_do(target):

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from alembic.script import ScriptDirectory
@@ -80,9 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="keep projections up to date until SIGTERM or SIGINT")
     run.add_argument("names", nargs="*", metavar="NAME", help="all that `projections =` names, unless given")
     run.add_argument("--batch-size", type=int, default=500, metavar="N", help="events a transaction (%(default)s)")
+    run.add_argument(
+        "--lease-seconds", type=float, default=30, metavar="S", help="how long others wait for a dead one (%(default)s)"
+    )
     run.add_argument("--on-failure", choices=["pause", "park"], default="pause", help="(%(default)s)")
     again = commands.add_parser("rebuild", help="make a projection anew from all events, then swap it in")
     again.add_argument("name", metavar="NAME")
+    again.add_argument("--batch-size", type=int, default=1000, metavar="N", help="events a transaction (%(default)s)")
     again.add_argument("--restart", action="store_true", help="do not go on where an interrupted rebuild has stopped")
     again.add_argument("--abandon", action="store_true", help="drop what an interrupted rebuild has left")
     for name, text in (("pause", "stop a projection where it is"), ("resume", "let a paused projection go on")):
@@ -110,7 +115,13 @@ async def _run(options: argparse.Namespace) -> int:
                 return int(any(each.state == "paused" for each in found))
             case "run":
                 chosen = _chosen(config, options.names)
-                await run_until_told(chosen, session_factory, options.batch_size, options.on_failure)
+                await run_until_told(
+                    chosen,
+                    session_factory,
+                    batch_size=options.batch_size,
+                    lease=timedelta(seconds=options.lease_seconds),
+                    on_failure=options.on_failure,
+                )
             case "rebuild":
                 await _rebuild(_chosen(config, [options.name])[0], session_factory, options)
             case "pause":
@@ -136,7 +147,13 @@ async def _rebuild(
         return
     bar = Bar()
     try:
-        position = await rebuild(projection, session_factory, restart=options.restart, progress=bar.show)
+        position = await rebuild(
+            projection,
+            session_factory,
+            restart=options.restart,
+            batch_size=options.batch_size,
+            progress=bar.show,
+        )
     finally:
         bar.end()
     _say(f"rebuilt from the events up to position {position}")

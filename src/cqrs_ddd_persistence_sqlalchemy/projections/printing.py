@@ -50,9 +50,13 @@ class Bar:
 
     def __init__(self) -> None:
         self._shows = sys.stderr.isatty()
+        self._begun = False
 
     def show(self, done: int, of: int) -> None:
-        """Draw it again."""
+        """Draw it again; say where it begins, if that is in the middle."""
+        if not self._begun and done:
+            print(f"going on at position {done}")  # noqa: T201
+        self._begun = True
         if self._shows:
             filled = _BAR_WIDTH * done // of if of else _BAR_WIDTH
             bar = "#" * filled + "." * (_BAR_WIDTH - filled)

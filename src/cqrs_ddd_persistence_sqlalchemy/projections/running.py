@@ -12,6 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy.core import SQLAlchemyEventStore, SQLAlchem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from cqrs_ddd_advanced_core.projections.projection import Projection
     from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure
@@ -21,7 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 async def run_until_told(
-    projections: Sequence[Projection], session_factory: SessionFactory, batch_size: int, on_failure: OnFailure
+    projections: Sequence[Projection],
+    session_factory: SessionFactory,
+    *,
+    batch_size: int,
+    lease: timedelta,
+    on_failure: OnFailure,
 ) -> None:
     """Run projections until SIGTERM or SIGINT; then let the batches under way end and give the leases back."""
     events = SQLAlchemyEventStore(session_factory)
@@ -31,6 +37,7 @@ async def run_until_told(
             projection,
             lambda: SQLAlchemyUnitOfWork(session_factory),
             batch_size=batch_size,
+            lease=lease,
             on_failure=on_failure,
         )
         for projection in projections

@@ -31,11 +31,13 @@ class Patience:
 
     Attributes:
         migration_seconds: for a migration under way.
+        rebuild_seconds: for another rebuild of the projection; one that was killed loses its lease after ten seconds.
         lock_seconds: for the projection's table, each time; who comes later waits behind it for as long.
         lock_retries: how often again after that.
     """
 
     migration_seconds: float = 600.0
+    rebuild_seconds: float = 20.0
     lock_seconds: float = 2.0
     lock_retries: int = 30
 

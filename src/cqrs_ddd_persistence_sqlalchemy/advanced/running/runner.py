@@ -145,7 +145,7 @@ class ProjectionRunner:
         """Apply all events that are there now, or wait until another runner has, and return the position reached.
 
         Args:
-            progress: called with the position reached and the one to reach, after each batch.
+            progress: called with the position reached and the one to reach, at the beginning and after each batch.
 
         Raises:
             ProjectionPausedError: the projection is paused, or an event has failed for the last time.
@@ -195,11 +195,12 @@ class ProjectionRunner:
                     await _first(self._stopped, wait)
 
     async def _work(self, turn: Turn, target: int, progress: Callable[[int, int], object] | None) -> None:
+        show = progress or (lambda _done, _of: None)
+        show(min(turn.position, target), target)
         while turn.position < target and not self._stopped.is_set():
             async with self._batch_lock():
                 wait = await turn.step()
-            if progress is not None:
-                progress(min(turn.position, target), target)
+            show(min(turn.position, target), target)
             if wait:
                 await _first(self._stopped, wait)
 

@@ -59,7 +59,7 @@ async def rebuild(
         session_factory: of the database, with the rights of migrations.
         restart: begin anew in any case.
         batch_size: events a transaction, at most.
-        progress: called with the position reached and the one to reach, after each batch.
+        progress: called with the position reached and the one to reach, at the beginning and after each batch.
         patience: with migrations and users of the table.
 
     Returns:
@@ -198,7 +198,7 @@ class _Rebuild:
         await connection.execute(sa.update(projection_runs).where(is_shadow).values(paused_at=None))
         if not await self._runner.take_lease(uow):
             reason = f"projection {self._live.name!r} is being rebuilt by another process"
-            raise NotYetError(2 * _LEASE.total_seconds(), reason)  # one that was killed loses its lease meanwhile
+            raise NotYetError(self._patience.rebuild_seconds, reason)
 
     def _failed(self, position: int | None, error: str | None) -> RebuildError:
         where = "an event" if position is None else f"event {position}"
