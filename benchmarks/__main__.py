@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
+from benchmarks.projecting import PostgreSQLProjecting, SQLiteProjecting
 from benchmarks.workloads import PostgreSQLWorkloads, SQLiteWorkloads
 from tests.support.databases import alembic
 from tests.support.postgres import running_server
@@ -46,12 +47,20 @@ def report(title: str, rows: list[tuple[str, float, float]], operations: dict[st
         print(f"{name:<44}{library / each:>12.1f}{driver / each:>12.1f}{library / driver:>8.2f}")
 
 
-async def run(url: str, kind: type[PostgreSQLWorkloads | SQLiteWorkloads], repetitions: int) -> None:
+async def run(
+    url: str,
+    kind: type[PostgreSQLWorkloads | SQLiteWorkloads | PostgreSQLProjecting | SQLiteProjecting],
+    repetitions: int,
+) -> None:
     """Measure one database."""
     async with AsyncExitStack() as stack:
         made = await stack.enter_async_context(kind.prepared(url))
         rows = await measure(made.workloads, repetitions)
-    report(kind.__name__.removesuffix("Workloads"), rows, {each.name: each.operations for each in made.workloads})
+    report(
+        kind.__name__.removesuffix("Workloads").removesuffix("Projecting"),
+        rows,
+        {each.name: each.operations for each in made.workloads},
+    )
 
 
 def main() -> None:
@@ -63,9 +72,14 @@ def main() -> None:
         url = f"sqlite+aiosqlite:///{Path(folder) / 'bench.db'}"
         alembic("upgrade", "head", url=url)
         asyncio.run(run(url, SQLiteWorkloads, repetitions))
+        url = f"sqlite+aiosqlite:///{Path(folder) / 'projecting.db'}"
+        alembic("upgrade", "head", url=url)
+        asyncio.run(run(url, SQLiteProjecting, repetitions))
     with running_server() as server:
         alembic("upgrade", "head", url=server.url)
-        asyncio.run(run(make_url(server.url).render_as_string(hide_password=False), PostgreSQLWorkloads, repetitions))
+        url = make_url(server.url).render_as_string(hide_password=False)
+        asyncio.run(run(url, PostgreSQLWorkloads, repetitions))
+        asyncio.run(run(url, PostgreSQLProjecting, repetitions))
 
 
 if __name__ == "__main__":
