@@ -40,6 +40,7 @@ async def rebuild(
     projection: Projection,
     session_factory: SessionFactory,
     *,
+    positions: SQLAlchemyProjectionPositionStore | None = None,
     restart: bool = False,
     batch_size: int = 1000,
     progress: Callable[[int, int], object] | None = None,
@@ -57,6 +58,7 @@ async def rebuild(
     Args:
         projection: with the handlers of this release; its table must be as its schema says.
         session_factory: of the database, with the rights of migrations.
+        positions: where the projection's position is kept; `projection_positions` unless given.
         restart: begin anew in any case.
         batch_size: events a transaction, at most.
         progress: called with the position reached and the one to reach, at the beginning and after each batch.
@@ -70,13 +72,15 @@ async def rebuild(
         RebuildError: views, foreign keys or others depend on the table, another rebuild is under way, or a handler has
             failed.
     """
-    return await _Rebuild(projection, session_factory, patience, batch_size).run(restart=restart, progress=progress)
+    work = _Rebuild(projection, session_factory, positions, patience, batch_size)
+    return await work.run(restart=restart, progress=progress)
 
 
 async def abandon_rebuild(
     projection: Projection,
     session_factory: SessionFactory,
     *,
+    positions: SQLAlchemyProjectionPositionStore | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> bool:
     """Drop what an interrupted rebuild has left; False when there was nothing.
@@ -84,12 +88,17 @@ async def abandon_rebuild(
     Raises:
         RebuildError: the rebuild is under way.
     """
-    return await _Rebuild(projection, session_factory, patience, 1).abandon()
+    return await _Rebuild(projection, session_factory, positions, patience, 1).abandon()
 
 
 class _Rebuild:
     def __init__(
-        self, projection: Projection, session_factory: SessionFactory, patience: Patience, batch_size: int
+        self,
+        projection: Projection,
+        session_factory: SessionFactory,
+        positions: SQLAlchemyProjectionPositionStore | None,
+        patience: Patience,
+        batch_size: int,
     ) -> None:
         self._session_factory = session_factory
         self._patience = patience
@@ -97,10 +106,17 @@ class _Rebuild:
         self._live = projection
         self._built = projection.renamed(_name(projection.name), self._shadow.own_schema)
         self._events = SQLAlchemyEventStore(session_factory)
-        self._positions = SQLAlchemyProjectionPositionStore(session_factory)
+        self._positions = positions or SQLAlchemyProjectionPositionStore(session_factory)
         self._letters = SQLAlchemyDeadLetterStore(session_factory)
         self._runner = ProjectionRunner(
-            self._events, self._built, self._uow, batch_size=batch_size, max_attempts=1, replay=True, lease=_LEASE
+            self._events,
+            self._built,
+            self._uow,
+            positions=self._positions,
+            batch_size=batch_size,
+            max_attempts=1,
+            replay=True,
+            lease=_LEASE,
         )
         self._batch_size = batch_size
 
