@@ -29,13 +29,12 @@ class Lease:
 
     Attributes:
         token: of this owner; whoever takes over gets a higher one, and what this one writes is refused from then on.
-        failures: how often the event at `error_position` has failed in a row, under earlier owners too.
+        has_failed: whether a failure is noted, under an earlier owner perhaps.
     """
 
     projection_name: str
     token: int
-    failures: int
-    error_position: int | None
+    has_failed: bool
 
 
 class Leases:
@@ -73,7 +72,7 @@ class Leases:
             statement = _acquire(self._table, connection.dialect.name)
             values = {"name": self._name, "asking": self._owner, "seconds": self._seconds}
             row = (await connection.execute(statement, values)).one_or_none()
-        return None if row is None else Lease(self._name, row.token, row.failures, row.error_position)
+        return None if row is None else Lease(self._name, row.token, row.error is not None)
 
     async def renew(self, lease: Lease, *, uow: SQLAlchemyUnitOfWork | None = None, forget: bool = False) -> None:
         """Make the lease last on, in the transaction of a batch or in one of its own.
@@ -118,6 +117,17 @@ class Leases:
             failures = await connection.scalar(statement)
             self._must_be_mine(failures)
             return int(failures or 0)
+
+    async def note_trouble(self, error: str) -> None:
+        """Let `status` show what keeps the projection from being run, though no event is to blame."""
+        table = self._table
+        statement = sa.update(table).values(error=shortened(error), error_position=None, failures=0)
+        async with self._scope.write(None) as connection:
+            await connection.execute(
+                statement.where(
+                    table.c.projection_name == self._name, table.c.paused_at.is_(None), table.c.failures == 0
+                )
+            )
 
     async def pause(self, lease: Lease) -> None:
         """Stand still at the last failure, until somebody resumes the projection.
@@ -182,7 +192,7 @@ def _acquire(table: sa.Table, dialect_name: str) -> Any:
     }
     return insert.on_conflict_do_update(
         index_elements=[table.c.projection_name], set_=taken_over, where=_free(table, dialect_name)
-    ).returning(table.c.token, table.c.failures, table.c.error_position)
+    ).returning(table.c.token, table.c.error)
 
 
 @lru_cache(maxsize=1024)

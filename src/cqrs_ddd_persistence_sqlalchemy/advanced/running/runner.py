@@ -17,7 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn, is_passing
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn, described, is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
@@ -139,6 +139,7 @@ class ProjectionRunner:
                         raise
                     pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
                     logger.warning("projection %r: trying again in %g s: %s", self.projection.name, pause, error)
+                    await self._note_trouble(error)
                 await _first(self._stopped, max(pause, self._poll_seconds))
 
     async def catch_up(self, progress: Callable[[int, int], object] | None = None) -> int:
@@ -212,8 +213,7 @@ class ProjectionRunner:
             yield
         finally:
             renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewal
+            await asyncio.wait([renewal])
             try:
                 # A task that is cancelled here still gives the lease back.
                 await asyncio.shield(asyncio.ensure_future(self._parts.leases.release(turn.lease)))
@@ -229,9 +229,7 @@ class ProjectionRunner:
                     await self._parts.leases.renew(turn.lease)
             except LeaseLostError:
                 return  # the batch under way will find out, and be rolled back
-            except Exception as error:
-                if not is_passing(error):
-                    raise
+            except Exception as error:  # noqa: BLE001  (whatever it is, the end of the batch will tell)
                 logger.warning("projection %r: the lease could not be renewed: %s", self.projection.name, error)
 
     @contextlib.asynccontextmanager
@@ -242,6 +240,13 @@ class ProjectionRunner:
                 self._one_writer = dialect_of(connection).has_one_writer
         async with self._batch if self._one_writer else contextlib.nullcontext():
             yield
+
+    async def _note_trouble(self, error: Exception) -> None:
+        try:
+            await self._parts.leases.note_trouble(described(error))
+        except Exception as another:
+            if not is_passing(another):
+                raise
 
     async def _refuse_paused(self) -> None:
         error = await self._parts.leases.paused()

@@ -84,9 +84,8 @@ class Turn:
         self._parts = parts
         self._readable = position
         self._size = parts.batch_size
-        self._careful_until = 0
         self._has_letters = has_letters
-        self._has_failed = lease.failures > 0
+        self._has_failed = lease.has_failed
 
     @classmethod
     async def begin(cls, parts: Parts) -> Turn | None:
@@ -106,7 +105,7 @@ class Turn:
 
         Raises:
             LeaseLostError: and nothing of the batch has happened.
-        OptimisticConcurrencyError: the same, as somebody else has moved the position.
+            OptimisticConcurrencyError: the same, as somebody else has moved the position.
             ProjectionPausedError: an event has failed for the last time.
         """
         if self._has_letters:
@@ -121,15 +120,14 @@ class Turn:
             self.position, limit=size, event_types=parts.event_types, aggregate_types=parts.aggregate_types
         )
         # Other types' events are passed by too. A page that is not full has all there was when _readable was asked.
-        end = page[-1].position if len(page) == size else max(self._readable, *(e.position or 0 for e in page), 0)
+        last = page[-1].position or 0 if page else 0
         try:
-            await self._advance(page, end or 0)
+            await self._advance(page, last if len(page) == size else max(self._readable, last))
         except EventFailedError as error:
             if is_passing(error):
                 raise
             return await self._failed(page, error)
-        if self.position >= self._careful_until:
-            self._size = parts.batch_size
+        self._size = min(parts.batch_size, size * 2)
         return 0.0
 
     async def _advance(self, page: list[StoredEvent], end: int) -> None:
@@ -165,7 +163,6 @@ class Turn:
             at = error.position
             before = len(page) // 2 if at is None else sum((each.position or 0) < at for each in page)
             self._size = max(1, before)
-            self._careful_until = max(self._careful_until, page[-1].position or 0)
             return 0.0
         text = described(error)
         position = event.position or 0
@@ -192,7 +189,8 @@ class Turn:
         """Try those parked events again that somebody has asked for, each in a unit of work of its own."""
         parts = self._parts
         waiting: set[str] = set()
-        for letter in await parts.letters.parked(parts.name, requested=True):
+        requested = await parts.letters.parked(parts.name, requested=True)
+        for letter in requested:
             if letter.aggregate_id in waiting:
                 continue
             try:
@@ -205,7 +203,8 @@ class Turn:
                     await parts.letters.keep(parts.name, letter, described(error), uow=uow)
                     await parts.leases.renew(self.lease, uow=uow)
                     await uow.commit()
-        self._has_letters = await parts.letters.has_any(parts.name)
+        if requested:
+            self._has_letters = await parts.letters.has_any(parts.name)
 
     async def _replay_one(self, letter: DeadLetter) -> None:
         parts = self._parts
