@@ -147,8 +147,8 @@ class SQLAlchemyProjectionPositionStore:
         """
         name = _check_name(projection_name)
         check_count("position", position)
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-        if not 0 <= seconds < math.inf:
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
             raise ValueError(f"timeout is {timeout!r}: give a timedelta, or seconds")
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds

@@ -133,7 +133,7 @@ class _Rebuild:
         except ProjectionPausedError as failure:
             raise self._failed(failure.position, failure.error) from failure
         except EventFailedError as failure:
-            raise self._failed(failure.position, described(failure)) from failure
+            raise self._failed(failure.position, described(failure.cause)) from failure.cause
 
     async def abandon(self) -> bool:
         async def work(uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
+from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from cqrs_ddd_advanced_core.projections.kinds import Kind
 from cqrs_ddd_advanced_core.projections.projection import Fold
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     LAST_EVENT_ID,
@@ -12,6 +16,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     VERSION,
 )
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.view import ProjectionView
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALL_DIGITS
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cqrs_ddd_advanced_core.events import StoredEvent
+    from cqrs_ddd_advanced_core.projections.column_types import ColumnSpec
     from cqrs_ddd_advanced_core.projections.projection import Projection, Row
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
@@ -34,6 +40,11 @@ class EventFailedError(Exception):
     def __init__(self, position: int | None = None) -> None:
         self.position = position
         super().__init__(position)
+
+    @property
+    def cause(self) -> BaseException:
+        """What was raised."""
+        return self.__cause__ or self
 
 
 class Applier:
@@ -51,6 +62,15 @@ class Applier:
         self._replay = replay
         schema = projection.schema
         self._columns = frozenset(column.name for column in schema.columns)
+        self._defaults = {
+            column.name: _value(column)
+            for column in schema.columns
+            if column.default is not None and column.default.kind == "literal" and column.name != VERSION
+        } | {column.name: None for column in schema.columns if column.default is None and column.nullable}
+        #: What a row has once it was written, or from its defaults; a required column may be missing, and is an error.
+        self._whole = frozenset(
+            column.name for column in schema.columns if column.default is not None and column.name != VERSION
+        )
 
     async def apply(self, events: Iterable[StoredEvent], uow: SQLAlchemyUnitOfWork) -> None:
         """Call the handlers in the order of the events; folds that follow each other share their rows.
@@ -77,6 +97,10 @@ class Applier:
                     await handler(event, view)
                 except Exception as error:  # a handler is the application's and may raise anything
                     raise EventFailedError(event.position) from error
+        try:
+            await uow.session.flush()  # what a handler has added to the session
+        except Exception as error:
+            raise EventFailedError from error
         if has_failed(uow.session):
             raise EventFailedError from UnitOfWorkError(
                 "a handler has caught a database error, after which the transaction cannot be committed: let it pass, "
@@ -87,17 +111,35 @@ class Applier:
         return isinstance(self._projection.handler(event.event_type), Fold)
 
     async def _fold(self, events: list[StoredEvent], view: ProjectionView) -> None:
+        """Fold events into the rows that they belong to, loaded and written all at once."""
         keys = [self._key(event) for event in events]
         distinct = {_hashable(key): key for key in keys}
-        found = await view.find_many(list(distinct.values()))
-        before = dict(zip(distinct, found, strict=True))
+        before = dict(zip(distinct, await view.find_many(list(distinct.values())), strict=True))
         rows = dict(before)
-        for event, key in zip(events, keys, strict=True):
+        gone: set[object] = set()
+        for number, (event, key) in enumerate(zip(events, keys, strict=True)):
             at = _hashable(key)
-            rows[at] = self._folded(rows[at], event, key)
-        for at, row in rows.items():
-            if row is None and before[at] is not None:
-                await view.delete(distinct[at])
+            row = rows[at]
+            if row is not None and not self._whole.issubset(row):
+                # A default of this row is for the database to say: the events before are written first.
+                await self._write(rows, before, gone, distinct, view)
+                return await self._fold(events[number:], view)
+            rows[at] = self._folded(row, event, key)
+            if rows[at] is None:
+                gone.add(at)
+        return await self._write(rows, before, gone, distinct, view)
+
+    async def _write(
+        self,
+        rows: dict[object, Row | None],
+        before: dict[object, Row | None],
+        gone: set[object],
+        keys: dict[object, object],
+        view: ProjectionView,
+    ) -> None:
+        for at in gone:
+            if before[at] is not None:
+                await view.delete(keys[at])  # first: what comes again is a new row
         await view.bulk_upsert(row for row in rows.values() if row is not None)
 
     def _key(self, event: StoredEvent) -> object:
@@ -118,8 +160,8 @@ class Applier:
                 return None
             keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._projection.schema.key[0]: key}
             _check_key(new, keys)
-            # A column that this event leaves out keeps the value that an earlier one of the batch gave it.
-            merged = {**keys, **(row or {}), **new}
+            # Whatever the batch, a later event of it meets the row as the database would have it.
+            merged = {**keys, **(deepcopy(self._defaults) if row is None else row), **new}
         except Exception as error:  # the application's, too
             raise EventFailedError(event.position) from error
         if VERSION in self._columns and merged.get(VERSION) == version:
@@ -129,6 +171,18 @@ class Applier:
         if LAST_EVENT_ID in self._columns:
             merged[LAST_EVENT_ID] = event.event_id
         return merged
+
+
+def _value(column: ColumnSpec) -> Any:
+    """Return a column's default as it would be read."""
+    value: Any = column.default.value if column.default else None
+    if column.type.array:
+        return list(value)
+    if column.type.kind is Kind.JSON:
+        return json.loads(value)
+    if isinstance(value, Decimal):
+        return value.quantize(Decimal(1).scaleb(-(column.type.scale or 0)), context=ALL_DIGITS)
+    return value
 
 
 def _check_key(row: Row, key: Mapping[str, Any]) -> None:

@@ -143,7 +143,7 @@ def _status(schema: str | None, dialect_name: str) -> sa.Select[Any]:
             sa.case((lag > 0, lag), else_=0).label("lag_events"),
             sa.case((seconds > 0, seconds), else_=0.0).label("lag_seconds"),
             state.label("state"),
-            runs.c.owner,
+            sa.case((runs.c.lease_until > dialect.now, runs.c.owner)).label("owner"),
             runs.c.error,
             runs.c.error_position,
             sa.func.coalesce(runs.c.failures, 0).label("failures"),

@@ -12,6 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import shortened
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -60,7 +61,7 @@ class SQLAlchemyDeadLetterStore:
         uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
         schema: str | None = None,
     ) -> None:
-        self._table = in_schema(projection_dead_letters, schema)
+        self._table = in_schema(projection_dead_letters, check_schema(schema))
         self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
 
     @repeated

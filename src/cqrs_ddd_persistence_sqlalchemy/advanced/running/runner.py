@@ -20,8 +20,9 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn, described, is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     LeaseLostError,
     OptimisticConcurrencyError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_AT_ONCE = 10_000
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -58,12 +60,12 @@ class ProjectionRunner:
         uow_factory: makes units of work that are not open yet; each batch has one.
         positions: where the position is kept; `projection_positions` unless given.
         schema: the database schema of the projection and the library's tables; the connection's default when omitted.
-        batch_size: events a transaction, at most.
+        batch_size: events a transaction, at most; up to 10,000.
         lease: how long others wait for a runner that has died. It is renewed at a third of that.
         poll_interval: between looks for new events. On PostgreSQL, an event store with `notify=True` wakes the runner
             at once, where its connection can LISTEN.
         on_failure: what happens after the last attempt: "pause" or "park".
-        max_attempts: at an event, in all.
+        max_attempts: at an event by itself, in all.
         backoff: before the second attempt; doubled before each further one, up to a minute.
         owner: shown by `status`; host, process and a random part unless given. No two runners share one.
         replay: what `event.replay` says; a rebuild sets it.
@@ -95,6 +97,9 @@ class ProjectionRunner:
             raise ValueError(f"on_failure is 'pause' or 'park', not {on_failure!r}")
         if projection.event_types == ():
             raise ValueError(f"projection {projection.name!r} has no handlers: there is nothing to run")
+        if batch_size > _MOST_AT_ONCE:
+            raise ValueError(f"batch_size is {batch_size}: it is at most {_MOST_AT_ONCE}")
+        owner = check_id("owner", _owner() if owner is None else owner, max_length=ID_LENGTH)
         check_schema(schema)
         self.projection = projection
         self.positions = positions or SQLAlchemyProjectionPositionStore(uow_factory=uow_factory, schema=schema)
@@ -109,7 +114,7 @@ class ProjectionRunner:
             events=event_store,
             positions=self.positions,
             letters=SQLAlchemyDeadLetterStore(uow_factory=uow_factory, schema=schema),
-            leases=Leases(projection.name, owner or _owner(), lease, uow_factory, schema),
+            leases=Leases(projection.name, owner, lease, uow_factory, schema),
             applier=Applier(projection, store, replay=replay),
             uow_factory=uow_factory,
             policy=Policy(on_failure, max_attempts, backoff, max(backoff, timedelta(minutes=1))),
@@ -125,10 +130,10 @@ class ProjectionRunner:
 
         Waits while another runner holds the lease, or while the projection is paused.
         """
-        self._stopped.clear()
         pause = 0.0
-        async with Listener(self._scope, EVENTS_CHANNEL, self._news.set):
+        async with self._until_stopped(), Listener(self._scope, EVENTS_CHANNEL, self._news.set):
             while not self._stopped.is_set():
+                wait = min(self._poll_seconds, self._renew_seconds)  # others' leases end and pauses, too
                 try:
                     await self._run_turn()
                     pause = 0.0
@@ -140,7 +145,8 @@ class ProjectionRunner:
                     pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
                     logger.warning("projection %r: trying again in %g s: %s", self.projection.name, pause, error)
                     await self._note_trouble(error)
-                await _first(self._stopped, max(pause, self._poll_seconds))
+                    wait = pause
+                await _first(self._stopped, wait)
 
     async def catch_up(self, progress: Callable[[int, int], object] | None = None) -> int:
         """Apply all events that are there now, or wait until another runner has, and return the position reached.
@@ -151,20 +157,20 @@ class ProjectionRunner:
         Raises:
             ProjectionPausedError: the projection is paused, or an event has failed for the last time.
         """
-        self._stopped.clear()
         target = await self._parts.events.last_position()
         position = 0
-        while not self._stopped.is_set():
-            turn = await Turn.begin(self._parts)
-            if turn is not None:
-                with contextlib.suppress(LeaseLostError, OptimisticConcurrencyError):
-                    async with self._held(turn):
-                        await self._work(turn, target, progress)
-            await self._refuse_paused()
-            position = await self.positions.get_position(self.projection.name) or 0
-            if position >= target:
-                break
-            await _first(self._stopped, self._poll_seconds)
+        async with self._until_stopped():
+            while not self._stopped.is_set():
+                turn = await Turn.begin(self._parts)
+                if turn is not None:
+                    with contextlib.suppress(LeaseLostError, OptimisticConcurrencyError):
+                        async with self._held(turn):
+                            await self._work(turn, target, progress)
+                await self._refuse_paused()
+                position = await self.positions.get_position(self.projection.name) or 0
+                if position >= target:
+                    break
+                await _first(self._stopped, min(self._poll_seconds, self._renew_seconds))
         return position
 
     def stop(self) -> None:
@@ -198,12 +204,23 @@ class ProjectionRunner:
     async def _work(self, turn: Turn, target: int, progress: Callable[[int, int], object] | None) -> None:
         show = progress or (lambda _done, _of: None)
         show(min(turn.position, target), target)
-        while turn.position < target and not self._stopped.is_set():
+        wait: float | None = 0.0
+        while wait is not None and not self._stopped.is_set():
             async with self._batch_lock():
                 wait = await turn.step()
             show(min(turn.position, target), target)
             if wait:
                 await _first(self._stopped, wait)
+            elif turn.position >= target:
+                return
+
+    @contextlib.asynccontextmanager
+    async def _until_stopped(self) -> AsyncIterator[None]:
+        """Let stop() end what is run here, also one that comes before it has begun."""
+        try:
+            yield
+        finally:
+            self._stopped.clear()
 
     @contextlib.asynccontextmanager
     async def _held(self, turn: Turn) -> AsyncIterator[None]:

@@ -7,6 +7,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sqlalchemy.exc import DBAPIError
+
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import EventFailedError
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
@@ -93,8 +95,12 @@ class Turn:
         lease = await parts.leases.acquire()
         if lease is None:
             return None
-        position = await parts.positions.get_position(parts.name) or 0
-        return cls(parts, lease, position, has_letters=await parts.letters.has_any(parts.name))
+        try:
+            position = await parts.positions.get_position(parts.name) or 0
+            return cls(parts, lease, position, has_letters=await parts.letters.has_any(parts.name))
+        except BaseException:
+            await parts.leases.release(lease)
+            raise
 
     async def step(self) -> float | None:
         """Handle what there is, up to a batch.
@@ -124,8 +130,8 @@ class Turn:
         try:
             await self._advance(page, last if len(page) == size else max(self._readable, last))
         except EventFailedError as error:
-            if is_passing(error):
-                raise
+            if is_passing(error.cause, of_handler=True):
+                raise error.cause from None
             return await self._failed(page, error)
         self._size = min(parts.batch_size, size * 2)
         return 0.0
@@ -133,19 +139,21 @@ class Turn:
     async def _advance(self, page: list[StoredEvent], end: int) -> None:
         parts = self._parts
         async with parts.uow_factory() as uow:
+            # On SQLite the transaction has the write lock from here on: nobody takes over while a handler is slow.
+            await uow.session.connection()
             if self._has_letters and page:
                 page = await self._without_blocked(page, uow)
             await parts.applier.apply(page, uow)
             await self._finish(end, uow)
+            await _commit(uow)
         self.position = end
         self._has_failed = False
 
     async def _finish(self, end: int, uow: SQLAlchemyUnitOfWork) -> None:
-        """Fence, save the position, and commit: a conflict that a handler has caught is its own affair."""
+        """Fence and save the position, last of all before the commit."""
         parts = self._parts
         await parts.leases.renew(self.lease, uow=uow, forget=self._has_failed)
         await parts.positions.save_position(parts.name, end, expected=self.position, uow=uow)
-        await uow.commit()
 
     async def _without_blocked(self, page: list[StoredEvent], uow: SQLAlchemyUnitOfWork) -> list[StoredEvent]:
         """Park the events whose streams have parked ones, which they must not overtake; return the others."""
@@ -164,14 +172,14 @@ class Turn:
             before = len(page) // 2 if at is None else sum((each.position or 0) < at for each in page)
             self._size = max(1, before)
             return 0.0
-        text = described(error)
+        text = described(error.cause)
         position = event.position or 0
         failures = await parts.leases.note_failure(self.lease, position, text)
         self._has_failed = True
         logger.warning(
             "projection %r: attempt %d of %d at event %d (%s) failed: %s",
             *(parts.name, failures, parts.policy.max_attempts, position, event.event_type, text),
-            exc_info=error.__cause__,
+            exc_info=error.cause,
         )
         if failures < parts.policy.max_attempts:
             return parts.policy.wait_seconds(failures)
@@ -181,6 +189,7 @@ class Turn:
         async with parts.uow_factory() as uow:
             await parts.letters.park(parts.name, [event], uow=uow, error=text, failures=failures)
             await self._finish(position, uow)
+            await uow.commit()
         logger.error("projection %r: event %d is parked", parts.name, position)
         self.position, self._has_failed, self._has_letters = position, False, True
         return 0.0
@@ -188,23 +197,29 @@ class Turn:
     async def _replay(self) -> None:
         """Try those parked events again that somebody has asked for, each in a unit of work of its own."""
         parts = self._parts
+        asked = False
+        while requested := await parts.letters.parked(parts.name, requested=True):
+            asked = True
+            await self._replay_some(requested)
+        if asked:
+            self._has_letters = await parts.letters.has_any(parts.name)
+
+    async def _replay_some(self, requested: list[DeadLetter]) -> None:
+        parts = self._parts
         waiting: set[str] = set()
-        requested = await parts.letters.parked(parts.name, requested=True)
         for letter in requested:
             if letter.aggregate_id in waiting:
                 continue
             try:
                 await self._replay_one(letter)
             except EventFailedError as error:
-                if is_passing(error):
-                    raise
+                if is_passing(error.cause, of_handler=True):
+                    raise error.cause from None
                 waiting.add(letter.aggregate_id)
                 async with parts.uow_factory() as uow:
-                    await parts.letters.keep(parts.name, letter, described(error), uow=uow)
+                    await parts.letters.keep(parts.name, letter, described(error.cause), uow=uow)
                     await parts.leases.renew(self.lease, uow=uow)
                     await uow.commit()
-        if requested:
-            self._has_letters = await parts.letters.has_any(parts.name)
 
     async def _replay_one(self, letter: DeadLetter) -> None:
         parts = self._parts
@@ -213,22 +228,35 @@ class Turn:
             await parts.applier.apply([event for event in events if event.position == letter.event_position], uow)
             await parts.letters.discard(parts.name, [letter.event_position], uow=uow)
             await parts.leases.renew(self.lease, uow=uow)
-            await uow.commit()
+            await _commit(uow)
+
+
+async def _commit(uow: SQLAlchemyUnitOfWork) -> None:
+    """Commit what handlers have done, which a constraint may refuse only now.
+
+    An explicit commit, as a conflict that a handler has caught is its own affair.
+    """
+    try:
+        await uow.commit()
+    except DBAPIError as error:
+        raise EventFailedError from error
 
 
 def described(error: BaseException) -> str:
-    """Return an error in one line, that of the handler where it is one."""
-    cause = error.__cause__ if isinstance(error, EventFailedError) and error.__cause__ else error
-    return f"{type(cause).__name__}: {cause}"
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {error}"
 
 
-def is_passing(error: BaseException) -> bool:
-    """Tell whether the next attempt may succeed though nothing about the event has changed."""
-    from_handler = isinstance(error, EventFailedError)
-    cause = error.__cause__ if from_handler and error.__cause__ else error
-    if isinstance(cause, SchemaOutOfDateError | CollectionNotFoundError):
+def is_passing(error: BaseException, *, of_handler: bool = False) -> bool:
+    """Tell whether the next attempt may succeed though nothing about the event has changed.
+
+    Args:
+        error: that was raised.
+        of_handler: whether a handler has raised it: its OSError comes from elsewhere, say a service that it calls, and
+            counts as a failure.
+    """
+    if isinstance(error, SchemaOutOfDateError | CollectionNotFoundError):
         return True
-    # A handler's own OSError comes from elsewhere, say a service that it calls, and counts as a failure.
-    if from_handler and isinstance(cause, OSError):
+    if of_handler and isinstance(error, OSError):
         return False
-    return any(dialect.passes(cause) for dialect in DIALECTS.values())
+    return any(dialect.passes(error) for dialect in DIALECTS.values())
