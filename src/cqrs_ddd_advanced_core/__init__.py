@@ -1,5 +1,6 @@
 """The domain: events, projection schemas and the ports of the stores. Standard library and pydantic only."""
 
+from cqrs_ddd_advanced_core.aggregates import AggregateRoot
 from cqrs_ddd_advanced_core.events import StoredEvent
 
-__all__ = ["StoredEvent"]
+__all__ = ["AggregateRoot", "StoredEvent"]

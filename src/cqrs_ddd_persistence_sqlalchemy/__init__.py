@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from cqrs_ddd_persistence_sqlalchemy.core import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
+from cqrs_ddd_persistence_sqlalchemy.core import (
+    SQLAlchemyEventStore,
+    SQLAlchemyRepository,
+    SQLAlchemyUnitOfWork,
+    configure_engine,
+)
 
-__all__ = ["SQLAlchemyEventStore", "SQLAlchemyUnitOfWork", "configure_engine"]
+__all__ = ["SQLAlchemyEventStore", "SQLAlchemyRepository", "SQLAlchemyUnitOfWork", "configure_engine"]

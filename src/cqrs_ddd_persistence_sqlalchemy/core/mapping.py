@@ -1,0 +1,148 @@
+"""Entities to models and back, column by column, and the mark that says which version an entity was stored with."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import BaseModel
+from sqlalchemy.orm import class_mapper
+
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
+from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
+
+VERSION = "version"
+
+# In an entity's __dict__: so it is copied and pickled with the entity, and no part of its data.
+_MARK = "__stored_version__"
+
+
+class EntityTable:
+    """The table of a model, and what its columns are to the entities of a class.
+
+    Attributes:
+        table: in the database schema of the repository.
+        columns: by attribute of the model; in the database they may have other names.
+        key: the primary key's column, and `id_attribute` its attribute.
+        has_unique: whether a row may meet another one beside its key.
+
+    Raises:
+        TypeError: the model lacks what a repository needs.
+    """
+
+    def __init__(self, entity_cls: type, model_cls: type, schema: str | None) -> None:
+        mapper = class_mapper(model_cls)
+        local: Any = mapper.local_table
+        self.table: sa.Table = in_schema(local, schema)
+        self.columns: dict[str, sa.Column[Any]] = {
+            each.key: self.table.c[each.columns[0].name] for each in mapper.column_attrs
+        }
+        key = [name for name, column in self.columns.items() if column.primary_key]
+        if len(key) != 1 or VERSION not in self.columns:
+            raise TypeError(
+                f"{model_cls.__name__} needs a primary key of one column and a column {VERSION!r}, an integer"
+            )
+        self.id_attribute = key[0]
+        self.key = self.columns[key[0]]
+        unique = [each for each in self.table.constraints if isinstance(each, sa.UniqueConstraint)]
+        self.has_unique = bool(unique) or any(index.unique for index in self.table.indexes)
+        self._entity_cls = entity_cls
+        self._model_cls = model_cls
+
+    def values(self, model: Any) -> dict[str, Any]:
+        """Return what the model holds, by attribute; what it was not given is left to the column's default."""
+        given = sa.inspect(model).dict
+        return {name: given[name] for name in self.columns if name in given and name != VERSION}
+
+    def check_class(self, entity: object) -> None:
+        """Refuse an entity of another class.
+
+        Raises:
+            TypeError: naming both.
+        """
+        if type(entity) is not self._entity_cls:
+            raise TypeError(
+                f"this repository stores {self._entity_cls.__name__}, not {type(entity).__name__}: what a subclass adds "
+                "would be lost"
+            )
+
+    def refuse_loss(self) -> None:
+        """Refuse a class with fields that no column stores.
+
+        Raises:
+            TypeError: naming them.
+        """
+        lost = sorted(field_names(self._entity_cls) - {VERSION} - self.columns.keys())
+        if lost:
+            raise TypeError(
+                f"{self._model_cls.__name__} has no column for {', '.join(lost)} of {self._entity_cls.__name__}: add "
+                "them, or override to_model and from_model"
+            )
+
+
+def stored_version(entity: Any) -> int | None:
+    """Return the version that an entity was loaded or last saved with; None for one that is new.
+
+    Without a mark, a public version from 1 on is taken for it: so comes an entity that another process has sent.
+    """
+    mark: int | None = vars(entity).get(_MARK)
+    if mark is not None:
+        return mark
+    public = getattr(entity, VERSION, None)
+    return public if isinstance(public, int) and not isinstance(public, bool) and public >= 1 else None
+
+
+def stamp(entity: Any, version: int) -> tuple[int | None, Any]:
+    """Mark an entity as stored with a version, which its public one becomes too; return what was there before."""
+    values = vars(entity)
+    before = values.get(_MARK), values.get(VERSION)
+    values[_MARK] = version
+    if VERSION in field_names(type(entity)):
+        values[VERSION] = version
+    return before
+
+
+def restore(entity: Any, before: tuple[int | None, Any]) -> None:
+    """Take a stamp back."""
+    values = vars(entity)
+    mark, public = before
+    if mark is None:
+        values.pop(_MARK, None)
+    else:
+        values[_MARK] = mark
+    if VERSION in field_names(type(entity)):
+        values[VERSION] = public
+
+
+def field_names(entity_cls: type) -> frozenset[str]:
+    """Return the names of an entity's fields: of a pydantic model, a dataclass, or any class with annotations."""
+    if issubclass(entity_cls, BaseModel):
+        return frozenset(entity_cls.model_fields)
+    return frozenset(name for base in entity_cls.__mro__ for name in getattr(base, "__annotations__", {}))
+
+
+def column_value(column: sa.Column[Any], value: Any, name: str) -> Any:
+    """Return what to bind for an entity's value.
+
+    Raises:
+        ValueError: naming what JSON cannot hold.
+    """
+    if value is None:
+        return None
+    if isinstance(column.type, sa.JSON) or _is_json(column.type):
+        return jsonable(value, name)
+    if isinstance(value, Enum) and not isinstance(column.type, sa.Enum):
+        return value.value
+    return value
+
+
+def make_entity(entity_cls: type, values: dict[str, Any]) -> Any:
+    """Make an entity of stored values: JSON's lists and texts become what the fields say."""
+    if issubclass(entity_cls, BaseModel):
+        return entity_cls.model_validate(values, strict=False)
+    return entity_cls(**values)
+
+
+def _is_json(type_: Any) -> bool:
+    return isinstance(getattr(type_, "impl", None), sa.JSON)

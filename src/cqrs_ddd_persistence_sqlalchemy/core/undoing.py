@@ -1,0 +1,58 @@
+"""What is taken back in memory when the database takes back its part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Connection, Engine, Transaction
+
+Undo = tuple["Transaction", "Callable[[], None]"]
+
+_undos: WeakKeyDictionary[Transaction, list[Undo]] = WeakKeyDictionary()
+_watched: WeakSet[Engine] = WeakSet()
+
+
+def on_rollback(connection: Connection, undo: Callable[[], None]) -> None:
+    """Call back when what the connection's transaction, or the innermost savepoint, does now is rolled back.
+
+    Also when its commit fails. The last to come is the first to be called.
+    """
+    root = connection.get_transaction()
+    assert root is not None  # noqa: S101  (a scope has begun it)
+    if connection.engine not in _watched:
+        event.listen(connection.engine, "rollback", _rolled_back)
+        event.listen(connection.engine, "rollback_savepoint", _rolled_back_to_savepoint)
+        event.listen(connection.engine, "release_savepoint", _released)
+        _watched.add(connection.engine)
+    _undos.setdefault(root, []).append((connection.get_nested_transaction() or root, undo))
+
+
+def _rolled_back(connection: Connection) -> None:
+    root = connection.get_transaction()
+    if root is not None:
+        for _, undo in reversed(_undos.pop(root, [])):
+            undo()
+
+
+def _rolled_back_to_savepoint(connection: Connection, _name: str, _context: object) -> None:
+    root, nested = connection.get_transaction(), connection.get_nested_transaction()
+    if root is None or root not in _undos:
+        return
+    for transaction, undo in reversed(_undos[root]):
+        if transaction is nested:
+            undo()
+    _undos[root] = [each for each in _undos[root] if each[0] is not nested]
+
+
+def _released(connection: Connection, _name: str, _context: object) -> None:
+    root, nested = connection.get_transaction(), connection.get_nested_transaction()
+    if root is None or nested is None or root not in _undos:
+        return
+    outer = nested._previous_nested or root  # noqa: SLF001  (nothing public names it)
+    _undos[root] = [(outer if transaction is nested else transaction, undo) for transaction, undo in _undos[root]]
