@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydantic import BaseModel
-from sqlalchemy.orm import class_mapper
+from sqlalchemy.orm import Mapper, class_mapper
 
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
@@ -32,7 +32,7 @@ class EntityTable:
     """
 
     def __init__(self, entity_cls: type, model_cls: type, schema: str | None) -> None:
-        mapper = class_mapper(model_cls)
+        mapper: Mapper[Any] = class_mapper(model_cls)
         local: Any = mapper.local_table
         self.table: sa.Table = in_schema(local, schema)
         self.columns: dict[str, sa.Column[Any]] = {
@@ -63,8 +63,8 @@ class EntityTable:
         """
         if type(entity) is not self._entity_cls:
             raise TypeError(
-                f"this repository stores {self._entity_cls.__name__}, not {type(entity).__name__}: what a subclass adds "
-                "would be lost"
+                f"this repository stores {self._entity_cls.__name__}, not {type(entity).__name__}: what a subclass "
+                "adds would be lost"
             )
 
     def refuse_loss(self) -> None:
