@@ -25,7 +25,7 @@ REVISIONS = {path.name for path in (ROOT / "migrations" / "versions").glob("cqrs
 OF_A_TEAM = '''"""A projection's revision, as a team keeps it that has this repository for its schema package."""
 
 revision = "0123456789ab"
-down_revision = "cqrs_0003"
+down_revision = "cqrs_0004"
 branch_labels = None
 depends_on = None
 projections = ("order_summaries",)

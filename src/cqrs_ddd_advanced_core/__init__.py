@@ -2,5 +2,6 @@
 
 from cqrs_ddd_advanced_core.aggregates import AggregateRoot
 from cqrs_ddd_advanced_core.events import StoredEvent
+from cqrs_ddd_advanced_core.ports import ISagaRepository
 
-__all__ = ["AggregateRoot", "StoredEvent"]
+__all__ = ["AggregateRoot", "ISagaRepository", "StoredEvent"]

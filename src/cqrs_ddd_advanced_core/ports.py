@@ -7,15 +7,21 @@ ValueError that names it, and changes nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from cqrs_ddd_advanced_core.sagas.state import SagaState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from datetime import timedelta
 
     from pydantic import BaseModel
 
     from cqrs_ddd_advanced_core.events import StoredEvent
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
+
+
+Saga = TypeVar("Saga", bound=SagaState)
 
 
 class IEventStore(Protocol):
@@ -161,6 +167,47 @@ class IProjectionStore(Protocol):
 
     async def truncate(self, collection: str, *, uow: Any = None) -> int:
         """Delete all documents, and return how many they were."""
+        ...
+
+
+class ISagaRepository(Protocol[Saga]):
+    """Sagas of one class, each write decided by the version that was loaded."""
+
+    async def add(self, entity: Saga, *, uow: Any = None) -> Saga:
+        """Insert a new saga, or update one that was loaded or saved before.
+
+        A lost race is a conflict and changes nothing; so is a second saga of one correlation id (ValueError).
+        """
+        ...
+
+    async def get(self, entity_id: str, *, uow: Any = None) -> Saga | None:
+        """Return the saga with this id, or None."""
+        ...
+
+    async def find_by_correlation_id(
+        self, correlation_id: str, saga_type: str | None = None, *, uow: Any = None
+    ) -> Saga | None:
+        """Return the saga with this correlation id, or None."""
+        ...
+
+    async def find_stalled_sagas(self, limit: int = 100, *, uow: Any = None) -> list[Saga]:
+        """Return sagas that are RUNNING or COMPENSATING and were not saved for long, those that wait longest first."""
+        ...
+
+    async def find_suspended_sagas(self, limit: int = 100, *, uow: Any = None) -> list[Saga]:
+        """Return sagas that wait for something, oldest first."""
+        ...
+
+    async def find_expired_suspended_sagas(self, limit: int = 100, *, uow: Any = None) -> list[Saga]:
+        """Return sagas that have waited beyond their deadline."""
+        ...
+
+    async def claim_stalled_sagas(self, limit: int = 1, *, lease: timedelta, uow: Any = None) -> list[Saga]:
+        """Take stalled sagas, each for one worker only, until the lease ends."""
+        ...
+
+    async def claim_expired_suspended_sagas(self, limit: int = 1, *, lease: timedelta, uow: Any = None) -> list[Saga]:
+        """Take expired sagas, each for one worker only, until the lease ends."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cqrs_ddd_persistence_sqlalchemy.advanced.models import SagaStateModel
 from cqrs_ddd_persistence_sqlalchemy.core import (
     SQLAlchemyEventStore,
     SQLAlchemyRepository,
@@ -9,4 +10,4 @@ from cqrs_ddd_persistence_sqlalchemy.core import (
     configure_engine,
 )
 
-__all__ = ["SQLAlchemyEventStore", "SQLAlchemyRepository", "SQLAlchemyUnitOfWork", "configure_engine"]
+__all__ = ["SQLAlchemyEventStore", "SQLAlchemyRepository", "SQLAlchemyUnitOfWork", "SagaStateModel", "configure_engine"]

@@ -91,6 +91,11 @@ class SagaState(BaseModel):
         self._timeout = timeout
         self.timeout_at = None if until is None else until.astimezone(UTC)
 
+    def set_deadline(self, timeout_at: datetime | None, *, timeout: timedelta | None = None) -> None:
+        """Let a repository replace the duration by the point in time that the database has made of it."""
+        self.timeout_at = timeout_at
+        self._timeout = timeout
+
     def resume(self) -> None:
         """Go on after waiting; the deadline is cleared. Harmless on a saga that runs.
 

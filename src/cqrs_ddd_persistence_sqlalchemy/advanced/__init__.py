@@ -7,6 +7,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchem
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLetter, SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
+from cqrs_ddd_persistence_sqlalchemy.advanced.sagas import SQLAlchemySagaRepository
 
 __all__ = [
     "DeadLetter",
@@ -16,4 +17,5 @@ __all__ = [
     "SQLAlchemyProjectionControl",
     "SQLAlchemyProjectionPositionStore",
     "SQLAlchemyProjectionStore",
+    "SQLAlchemySagaRepository",
 ]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+from datetime import datetime  # noqa: TC003  (SQLAlchemy reads the annotations)
+from typing import Any
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from cqrs_ddd_advanced_core.sagas.status import SagaStatus
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import JSONDocument, UTCDateTime
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, Base
 
 
@@ -54,3 +59,40 @@ projection_dead_letters = sa.Table(
     sa.Column("replay_requested_at", UTCDateTime()),
     sa.Index("ix_projection_dead_letters_stream", "projection_name", "aggregate_id", "event_position"),
 )
+
+
+class SagaStateModel(Base):
+    """A saga: its state without the history, the history, and what is looked for in columns of its own."""
+
+    __tablename__ = "sagas"
+
+    id: Mapped[str] = mapped_column(sa.String(ID_LENGTH), primary_key=True)
+    saga_type: Mapped[str] = mapped_column(sa.String(ID_LENGTH), nullable=False)
+    correlation_id: Mapped[str | None] = mapped_column(sa.String(ID_LENGTH))
+    status: Mapped[SagaStatus] = mapped_column(
+        sa.Enum(SagaStatus, native_enum=False, length=20, create_constraint=False), nullable=False
+    )
+    state: Mapped[dict[str, Any]] = mapped_column(JSONDocument, nullable=False)
+    events: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, nullable=False)
+    timeout_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    #: Until when a worker that has claimed it may be at work.
+    lease_until: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    version: Mapped[int] = mapped_column(sa.BigInteger(), nullable=False)
+    created_at: Mapped[datetime] = mapped_column(
+        UTCDateTime(), nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")
+    )
+    updated_at: Mapped[datetime] = mapped_column(
+        UTCDateTime(), nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")
+    )
+
+    __table_args__ = (
+        sa.UniqueConstraint("saga_type", "correlation_id"),
+        sa.Index("ix_sagas_type_status_updated_at", "saga_type", "status", "updated_at"),
+        sa.Index(
+            "ix_sagas_deadlines",
+            "saga_type",
+            "timeout_at",
+            postgresql_where=sa.text("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
+            sqlite_where=sa.text("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
+        ),
+    )

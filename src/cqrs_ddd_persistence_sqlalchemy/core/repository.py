@@ -109,11 +109,13 @@ class SQLAlchemyRepository(Generic[T, ID]):
         values = self._rows.values(self.to_model(entity))
         expected = stored_version(entity)
         async with self._scope.write(uow) as connection:
+            values |= self._computed(entity, connection)
             if expected is None:
                 await self._insert(connection, values)
             else:
                 await self._update(connection, values, expected)
             await connection.run_sync(self._stamp, entity, (expected or 0) + 1)
+            await self._written(connection, entity)
         return entity
 
     async def save(self, entity: T, *, uow: SQLAlchemyUnitOfWork | None = None) -> T:
@@ -201,6 +203,14 @@ class SQLAlchemyRepository(Generic[T, ID]):
         async with self._scope.read(uow) as connection:
             rows = (await connection.execute(statement.limit(limit).offset(offset))).mappings().all()
         return [self._entity(dict(row)) for row in rows]
+
+    def _computed(self, entity: T, connection: AsyncConnection) -> dict[str, Any]:
+        """Return values by attribute that only the database knows, such as a time on its clock."""
+        del entity, connection  # here, columns have what entities have
+        return {}
+
+    async def _written(self, connection: AsyncConnection, entity: T) -> None:
+        """Let an entity know what the database has computed."""
 
     def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
         """Return what a row must be like to be this repository's; a subclass that shares its table says it here."""

@@ -102,6 +102,10 @@ class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
         """Tell whether the database chose this transaction to break a deadlock: it is rolled back, try again."""
 
     @abstractmethod
+    def skip_locked(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Lock the rows that a statement selects, and leave out those that somebody else has locked."""
+
+    @abstractmethod
     def insert(self, table: sa.Table) -> Any:
         """Return the database's INSERT, the one with ON CONFLICT."""
 

@@ -105,6 +105,10 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
         """Recognise deadlock_detected."""
         return getattr(error.orig, "sqlstate", None) == "40P01"
 
+    def skip_locked(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Use FOR UPDATE SKIP LOCKED."""
+        return statement.with_for_update(skip_locked=True)
+
     def insert(self, table: sa.Table) -> Any:
         """Return PostgreSQL's INSERT."""
         return postgresql.insert(table)

@@ -113,6 +113,10 @@ class SQLite(SQLiteMigrations, SQLiteReplacing, SQLiteRunning, DatabaseDialect):
         """Return False: with one writer at a time there is nothing to lock crosswise."""
         return False
 
+    def skip_locked(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Leave it alone: there is one writer at a time."""
+        return statement
+
     def insert(self, table: sa.Table) -> Any:
         """Return SQLite's INSERT."""
         return sqlite.insert(table)
