@@ -8,12 +8,17 @@ import pytest
 
 from cqrs_ddd_advanced_core import ports
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
-from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced import (
+    SQLAlchemyProjectionPositionStore,
+    SQLAlchemyProjectionStore,
+    SQLAlchemySagaRepository,
+)
 
 PAIRS = [
     (ports.IEventStore, SQLAlchemyEventStore),
     (ports.IProjectionStore, SQLAlchemyProjectionStore),
     (ports.IProjectionPositionStore, SQLAlchemyProjectionPositionStore),
+    (ports.ISagaRepository, SQLAlchemySagaRepository),
 ]
 METHODS = [
     (port, store, name)

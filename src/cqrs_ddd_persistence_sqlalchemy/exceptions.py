@@ -73,7 +73,9 @@ class LeaseLostError(PersistenceError):
 
     def __str__(self) -> str:
         """Name what is lost."""
-        return f"the lease of {self.kind} {', '.join(map(repr, self.lost))} is lost: it expired, or was taken away"
+        return (
+            f"the lease of {self.kind} {', '.join(map(repr, self.lost))} is lost: it expired, or a rebuild has taken it"
+        )
 
 
 class ProjectionPausedError(PersistenceError):

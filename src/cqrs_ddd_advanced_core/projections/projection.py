@@ -125,6 +125,8 @@ class Projection:
     ) -> None:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
             raise SchemaError(f"a projection's name has 1 to {MAX_NAME_LENGTH} characters, not {name!r}")
+        if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+            raise SchemaError(f"a projection's name has no NUL and no lone surrogates: {name!r}")
         self.name = name
         self.schema = schema
         if isinstance(aggregate_types, str):

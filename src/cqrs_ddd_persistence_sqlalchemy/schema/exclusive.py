@@ -84,6 +84,7 @@ async def exclusively(session_factory: SessionFactory, patience: Patience, work:
                 if waited > error.seconds:
                     raise RebuildError(f"{error.reason}; wait for it to end, and run the rebuild again") from None
             except DBAPIError as error:
+                _refuse_forbidden(dialect.forbidden(error), error)
                 if not (dialect.is_lock_timeout(error) or dialect.is_deadlock(error)):
                     raise
                 if not retries:
@@ -97,6 +98,14 @@ async def exclusively(session_factory: SessionFactory, patience: Patience, work:
                 return result
             await uow.rollback()
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _refuse_forbidden(reason: str | None, error: DBAPIError) -> None:
+    if reason is not None:
+        raise RebuildError(
+            f"the database's user may not do what a rebuild does: {reason}. It needs the rights of migrations: to own "
+            "the table, to CREATE in its schema, and TEMPORARY tables"
+        ) from error
 
 
 def _try_lock(connection: Connection) -> bool:

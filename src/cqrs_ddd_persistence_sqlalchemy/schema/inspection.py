@@ -92,10 +92,8 @@ def wanted_shape(connection: Connection, schema: ProjectionSchema) -> TableShape
 @contextmanager
 def _temporary(table: sa.Table, connection: Connection) -> Iterator[None]:
     table.create(connection, checkfirst=False)
-    try:
-        yield
-    finally:
-        table.drop(connection, checkfirst=False)
+    yield
+    table.drop(connection, checkfirst=False)  # after an error, a rollback does it
 
 
 def _column(found: Mapping[str, Any], connection: Connection) -> ColumnShape:

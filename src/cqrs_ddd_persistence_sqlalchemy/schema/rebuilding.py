@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, EventFailedError
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import described
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import REBUILD_SUFFIX, ProjectionRunner
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.event_store import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError, RebuildError
 from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience, exclusively
+from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
 from cqrs_ddd_persistence_sqlalchemy.schema.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SUFFIX = " (rebuild)"
 _LEASE = timedelta(seconds=10)
 DEFAULT_PATIENCE = Patience()
 
@@ -122,18 +124,32 @@ class _Rebuild:
 
     async def run(self, *, restart: bool, progress: Callable[[int, int], object] | None) -> int:
         await self._exclusively(lambda uow, connection: self._prepare(uow, connection, restart=restart))
-        try:
-            await self._runner.catch_up(progress)
-            await self._analyze()
-            while True:
+        await self._catch_up(progress)
+        await self._analyze()
+        while True:
+            await self._catch_up(progress)
+            position = await self._exclusively(self._swap)
+            if position is not None:
+                return position
+
+    async def _catch_up(self, progress: Callable[[int, int], object] | None) -> None:
+        """Let the runner apply what there is; wait out deadlocks and a server that restarts, as run() would."""
+        retries = self._patience.lock_retries
+        while True:
+            try:
                 await self._runner.catch_up(progress)
-                position = await self._exclusively(self._swap)
-                if position is not None:
-                    return position
-        except ProjectionPausedError as failure:
-            raise self._failed(failure.position, failure.error) from failure
-        except EventFailedError as failure:
-            raise self._failed(failure.position, described(failure.cause)) from failure.cause
+            except ProjectionPausedError as failure:
+                raise RebuildError(
+                    f"a handler of projection {self._live.name!r} failed at event {failure.position}: {failure.error}. "
+                    "Readers have the table as it was; mend the handler and run the rebuild again"
+                ) from failure
+            except (DBAPIError, OSError) as error:
+                if not retries or not is_passing(error):
+                    raise
+                retries -= 1
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return
 
     async def abandon(self) -> bool:
         async def work(uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> bool:
@@ -161,6 +177,7 @@ class _Rebuild:
             return
         await self._clear(uow, connection)
         await connection.run_sync(self._shadow.create)
+        await connection.run_sync(self._shadow.copy_settings)  # to learn at the beginning that something is forbidden
         await connection.execute(
             sa.update(projection_runs)
             .where(projection_runs.c.projection_name == self._built.name)
@@ -171,7 +188,8 @@ class _Rebuild:
         """Catch up for the last time while the projection's table is locked, and put the shadow in its place.
 
         Returns:
-            The position reached; None where so much has come meanwhile that readers would wait too long.
+            The position reached; None where the runner has to go first, since so much has come that readers would wait
+            too long, or the events cannot be applied all at once.
         """
         await connection.run_sync(self._shadow.check)
         await self._own(uow, connection)
@@ -193,8 +211,17 @@ class _Rebuild:
                 aggregate_types=self._built.aggregate_types,
                 uow=uow,
             )
-            await applier.apply(page, uow)
-            position = (page[-1].position or 0) if len(page) == self._batch_size else target
+            try:
+                await applier.apply(page, uow)
+            except EventFailedError as error:
+                # The runner takes the page apart, and knows whether an event is to blame.
+                await uow.rollback()
+                if isinstance(error.cause, DBAPIError):
+                    raise error.cause from None
+                return None
+            # A page may go beyond the target: what it holds is applied, whenever it was committed.
+            last = page[-1].position or 0 if page else 0
+            position = last if len(page) == self._batch_size else max(target, last)
         await self._letters.discard(self._live.name, uow=uow)
         await connection.run_sync(self._shadow.take_place)
         if position:
@@ -215,13 +242,6 @@ class _Rebuild:
         if not await self._runner.take_lease(uow):
             reason = f"projection {self._live.name!r} is being rebuilt by another process"
             raise NotYetError(self._patience.rebuild_seconds, reason)
-
-    def _failed(self, position: int | None, error: str | None) -> RebuildError:
-        where = "an event" if position is None else f"event {position}"
-        return RebuildError(
-            f"a handler of projection {self._live.name!r} failed at {where}: {error}. Readers have the table as it "
-            "was; mend the handler and run the rebuild again"
-        )
 
     async def _fence_runner(self, connection: AsyncConnection) -> None:
         """Let the runner begin anew at the position that this transaction saves; resume a paused projection."""
@@ -261,4 +281,4 @@ class _Rebuild:
 
 
 def _name(projection_name: str) -> str:
-    return f"{projection_name[: 255 - len(SUFFIX)]}{SUFFIX}"
+    return f"{projection_name[: 255 - len(REBUILD_SUFFIX)]}{REBUILD_SUFFIX}"

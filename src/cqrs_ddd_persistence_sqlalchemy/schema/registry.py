@@ -77,9 +77,23 @@ def registered_projections(setting: str | list[str]) -> dict[str, Projection]:
     found: dict[str, Projection] = {}
     for module_name, module in _modules(setting):
         for projection in vars(module).values():
-            if isinstance(projection, Projection) and found.setdefault(projection.name, projection) is not projection:
+            if not isinstance(projection, Projection):
+                continue
+            if found.setdefault(projection.name, projection) is not projection:
                 raise CommandError(f"two projections are called {projection.name!r}, one of them in {module_name}")
+    _refuse_shared_tables(found.values())
     return dict(sorted(found.items()))
+
+
+def _refuse_shared_tables(projections: Iterable[Projection]) -> None:
+    owners: dict[str, str] = {}
+    for projection in projections:
+        other = owners.setdefault(projection.schema.collection, projection.name)
+        if other != projection.name:
+            raise CommandError(
+                f"projections {other!r} and {projection.name!r} share the table {projection.schema.collection!r}: a "
+                "rebuild of one would lose the rows of the other; give each a table of its own"
+            )
 
 
 def _modules(setting: str | list[str]) -> Iterator[tuple[str, ModuleType]]:

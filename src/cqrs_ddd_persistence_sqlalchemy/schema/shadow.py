@@ -94,11 +94,14 @@ class Shadow:
         """
         dialect_of(connection).lock_table(connection, TableRef(self.schema.collection))
 
+    def copy_settings(self, connection: Connection) -> None:
+        """Give the shadow what the projection's table has and no schema says."""
+        dialect_of(connection).copy_settings(connection, self._table(), self._shadow(connection))
+
     def take_place(self, connection: Connection) -> None:
         """Drop the projection's table and give its name to the shadow, in the transaction of the connection."""
-        table, shadow, dialect = self._table(), self._shadow(connection), dialect_of(connection)
-        dialect.copy_settings(connection, table, shadow)
-        dialect.replace(connection, table, shadow)
+        self.copy_settings(connection)
+        dialect_of(connection).replace(connection, self._table(), self._shadow(connection))
 
     def _table(self) -> sa.Table:
         return build_table(self.schema, sa.MetaData())

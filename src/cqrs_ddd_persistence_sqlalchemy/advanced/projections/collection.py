@@ -112,9 +112,14 @@ class Collection:
 
 
 class UnknownColumnError(ValueError):
-    """A document, filter or sort names a column that the collection has not."""
+    """A document, filter or sort names a column that the collection has not.
+
+    Attributes:
+        column: the name.
+    """
 
     def __init__(self, name: object, collection: Collection) -> None:
+        self.column = name
         super().__init__(
             f"collection {collection.name!r} has no column {name!r}; its columns: {', '.join(collection.types)}"
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event as events_of
 
 from cqrs_ddd_advanced_core.projections.kinds import Kind
 from cqrs_ddd_advanced_core.projections.projection import Fold
@@ -14,14 +18,16 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     LAST_EVENT_ID,
     LAST_EVENT_POSITION,
     VERSION,
+    UnknownColumnError,
 )
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.view import ProjectionView
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALL_DIGITS
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
-from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError, UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from cqrs_ddd_advanced_core.events import StoredEvent
     from cqrs_ddd_advanced_core.projections.column_types import ColumnSpec
@@ -61,7 +67,8 @@ class Applier:
         self._store = store
         self._replay = replay
         schema = projection.schema
-        self._columns = frozenset(column.name for column in schema.columns)
+        self._types = {column.name: column.type for column in schema.columns}
+        self._key_name = schema.key[0]
         self._defaults = {
             column.name: _value(column)
             for column in schema.columns
@@ -78,6 +85,10 @@ class Applier:
         Raises:
             EventFailedError: with what a handler, or writing what it returned, has raised.
         """
+        async with _undisturbed(uow):
+            await self._apply(events, uow)
+
+    async def _apply(self, events: Iterable[StoredEvent], uow: SQLAlchemyUnitOfWork) -> None:
         view = ProjectionView(self._store, self._projection.schema.collection, uow)
         seen = (event.as_replayed() for event in events) if self._replay else events
         for folds, group in groupby(seen, key=self._is_fold):
@@ -86,17 +97,11 @@ class Applier:
                     await self._fold(list(group), view)
                 except EventFailedError:
                     raise
-                except Exception as error:  # a value that no column takes, a key that is none
-                    raise EventFailedError from error
-                continue
-            for event in group:
-                handler: Any = self._projection.handler(event.event_type)
-                if handler is None:
-                    continue  # a parked event of a type that has no handler any more
-                try:
-                    await handler(event, view)
-                except Exception as error:  # a handler is the application's and may raise anything
-                    raise EventFailedError(event.position) from error
+                except Exception as error:  # noqa: BLE001  (a value that no column takes, a key that is none)
+                    raise EventFailedError from self._cause(error)
+            else:
+                for event in group:
+                    await self._handle(event, view)
         try:
             await uow.session.flush()  # what a handler has added to the session
         except Exception as error:
@@ -106,6 +111,28 @@ class Applier:
                 "a handler has caught a database error, after which the transaction cannot be committed: let it pass, "
                 "or put what may fail into 'async with view.uow.session.begin_nested():'"
             )
+
+    async def _handle(self, event: StoredEvent, view: ProjectionView) -> None:
+        handler: Any = self._projection.handler(event.event_type)
+        if handler is None:
+            return  # a parked event of a type that has no handler any more
+        try:
+            await handler(event, view)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise EventFailedError(event.position) from error  # the handler's own
+        except Exception as error:  # noqa: BLE001  (a handler is the application's and may raise anything)
+            raise EventFailedError(event.position) from self._cause(error)
+
+    def _cause(self, error: Exception) -> Exception:
+        """Return why writing failed: no event is to blame where the table is behind the projection's schema."""
+        if isinstance(error, UnknownColumnError) and error.column in self._types:
+            return SchemaOutOfDateError(
+                f"column {error.column!r} of {self._projection.schema.collection!r} is not in the database, which is "
+                "behind this code; run: alembic upgrade head"
+            )
+        return error
 
     def _is_fold(self, event: StoredEvent) -> bool:
         return isinstance(self._projection.handler(event.event_type), Fold)
@@ -120,7 +147,7 @@ class Applier:
         for number, (event, key) in enumerate(zip(events, keys, strict=True)):
             at = _hashable(key)
             row = rows[at]
-            if row is not None and not self._whole.issubset(row):
+            if row is not None and row is not before[at] and not self._whole.issubset(row):
                 # A default of this row is for the database to say: the events before are written first.
                 await self._write(rows, before, gone, distinct, view)
                 return await self._fold(events[number:], view)
@@ -146,7 +173,11 @@ class Applier:
         fold = self._projection.handler(event.event_type)
         assert isinstance(fold, Fold)  # noqa: S101  (the caller has sorted them)
         try:
-            return fold.key(event)
+            key = fold.key(event)
+            if isinstance(key, dict):
+                return {name: to_column(name, self._types.get(name), value) for name, value in key.items()}
+            # One row has one key here, too: a UUID may be given as text, in upper or lower case.
+            return to_column(self._key_name, self._types[self._key_name], key)
         except Exception as error:  # the application's, too
             raise EventFailedError(event.position) from error
 
@@ -158,19 +189,54 @@ class Applier:
             new = fold.function(None if row is None else dict(row), event)
             if new is None:
                 return None
-            keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._projection.schema.key[0]: key}
+            keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._key_name: key}
             _check_key(new, keys)
             # Whatever the batch, a later event of it meets the row as the database would have it.
             merged = {**keys, **(deepcopy(self._defaults) if row is None else row), **new}
         except Exception as error:  # the application's, too
             raise EventFailedError(event.position) from error
-        if VERSION in self._columns and merged.get(VERSION) == version:
+        if VERSION in self._types and merged.get(VERSION) == version:
             merged[VERSION] = (version or 0) + 1
-        if LAST_EVENT_POSITION in self._columns:
+        if LAST_EVENT_POSITION in self._types:
             merged[LAST_EVENT_POSITION] = event.position
-        if LAST_EVENT_ID in self._columns:
+        if LAST_EVENT_ID in self._types:
             merged[LAST_EVENT_ID] = event.event_id
         return merged
+
+
+@asynccontextmanager
+async def _undisturbed(uow: SQLAlchemyUnitOfWork) -> AsyncIterator[None]:
+    """Let nobody end the transaction that is to commit the position, too.
+
+    Raises:
+        EventFailedError: somebody has rolled it back.
+    """
+    connection = (await uow.session.connection()).sync_connection
+    ended: list[bool] = []
+
+    def refuse(_connection: object) -> None:
+        raise UnitOfWorkError("a handler leaves the commit to the runner, which commits the position with it")
+
+    def note(_connection: object) -> None:
+        ended.append(True)
+
+    events_of.listen(connection, "commit", refuse)
+    events_of.listen(connection, "rollback", note)
+    try:
+        yield
+    finally:
+        events_of.remove(connection, "commit", refuse)
+        events_of.remove(connection, "rollback", note)
+    if ended:
+        raise EventFailedError from UnitOfWorkError(
+            "a handler has rolled back the transaction of its batch: raise an error instead, or use "
+            "'async with view.uow.session.begin_nested():'"
+        )
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _value(column: ColumnSpec) -> Any:

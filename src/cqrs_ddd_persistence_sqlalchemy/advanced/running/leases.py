@@ -122,12 +122,10 @@ class Leases:
         """Let `status` show what keeps the projection from being run, though no event is to blame."""
         table = self._table
         statement = sa.update(table).values(error=shortened(error), error_position=None, failures=0)
+        statement = statement.where(table.c.projection_name == self._name, table.c.failures == 0)
         async with self._scope.write(None) as connection:
-            await connection.execute(
-                statement.where(
-                    table.c.projection_name == self._name, table.c.paused_at.is_(None), table.c.failures == 0
-                )
-            )
+            free = _free(table, connection.dialect.name)  # not where another owner has no trouble
+            await connection.execute(statement.where(free), {"asking": self._owner})
 
     async def pause(self, lease: Lease) -> None:
         """Stand still at the last failure, until somebody resumes the projection.

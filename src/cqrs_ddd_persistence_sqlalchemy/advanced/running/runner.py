@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REBUILD_SUFFIX = " (rebuild)"
 _MOST_AT_ONCE = 10_000
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -97,6 +98,10 @@ class ProjectionRunner:
             raise ValueError(f"on_failure is 'pause' or 'park', not {on_failure!r}")
         if projection.event_types == ():
             raise ValueError(f"projection {projection.name!r} has no handlers: there is nothing to run")
+        if projection.name.endswith(REBUILD_SUFFIX) and not replay:
+            raise ValueError(
+                f"projection {projection.name!r}: names that end in {REBUILD_SUFFIX!r} are those of rebuilds"
+            )
         if batch_size > _MOST_AT_ONCE:
             raise ValueError(f"batch_size is {batch_size}: it is at most {_MOST_AT_ONCE}")
         owner = check_id("owner", _owner() if owner is None else owner, max_length=ID_LENGTH)
@@ -194,6 +199,8 @@ class ProjectionRunner:
         async with self._held(turn):
             while not self._stopped.is_set():
                 self._news.clear()
+                if turn.is_lost:
+                    raise LeaseLostError("projection", (self.projection.name,))
                 async with self._batch_lock():
                     wait = await turn.step()
                 if wait is None:
@@ -245,7 +252,9 @@ class ProjectionRunner:
                 async with self._batch_lock():
                     await self._parts.leases.renew(turn.lease)
             except LeaseLostError:
-                return  # the batch under way will find out, and be rolled back
+                turn.is_lost = True  # the batch under way will find out, and be rolled back
+                self._news.set()
+                return
             except Exception as error:  # noqa: BLE001  (whatever it is, the end of the batch will tell)
                 logger.warning("projection %r: the lease could not be renewed: %s", self.projection.name, error)
 

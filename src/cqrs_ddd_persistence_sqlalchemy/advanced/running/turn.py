@@ -78,11 +78,13 @@ class Turn:
 
     Attributes:
         position: saved last.
+        is_lost: whether the lease was found to be lost between the batches.
     """
 
     def __init__(self, parts: Parts, lease: Lease, position: int, *, has_letters: bool) -> None:
         self.position = position
         self.lease = lease
+        self.is_lost = False
         self._parts = parts
         self._readable = position
         self._size = parts.batch_size
@@ -179,7 +181,7 @@ class Turn:
         logger.warning(
             "projection %r: attempt %d of %d at event %d (%s) failed: %s",
             *(parts.name, failures, parts.policy.max_attempts, position, event.event_type, text),
-            exc_info=error.cause,
+            exc_info=error.cause if failures == 1 else None,  # the others look the same
         )
         if failures < parts.policy.max_attempts:
             return parts.policy.wait_seconds(failures)
@@ -252,11 +254,8 @@ def is_passing(error: BaseException, *, of_handler: bool = False) -> bool:
 
     Args:
         error: that was raised.
-        of_handler: whether a handler has raised it: its OSError comes from elsewhere, say a service that it calls, and
-            counts as a failure.
+        of_handler: whether a handler has raised it, to whom more counts as a failure.
     """
     if isinstance(error, SchemaOutOfDateError | CollectionNotFoundError):
         return True
-    if of_handler and isinstance(error, OSError):
-        return False
-    return any(dialect.passes(error) for dialect in DIALECTS.values())
+    return any(dialect.passes(error, of_handler=of_handler) for dialect in DIALECTS.values())

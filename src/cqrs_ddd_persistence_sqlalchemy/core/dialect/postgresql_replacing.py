@@ -79,6 +79,11 @@ _ATTACHED = sa.text(
     SELECT 'publication ' || p.pubname
     FROM it, pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = it.oid
     UNION ALL
+    SELECT 'replica identity' FROM it, pg_class c WHERE c.oid = it.oid AND c.relreplident <> 'd'
+    UNION ALL
+    SELECT 'options of index ' || c.relname FROM it, pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = it.oid AND (c.reloptions IS NOT NULL OR i.indisclustered)
+    UNION ALL
     SELECT 'statistics ' || s.stxname FROM it, pg_statistic_ext s WHERE s.stxrelid = it.oid
     UNION ALL
     SELECT CASE WHEN h.inhparent = it.oid THEN 'child table ' || h.inhrelid::regclass::text
@@ -110,6 +115,11 @@ _SETTINGS = sa.text(
         SELECT 3, format('COMMENT ON COLUMN %s.%I IS %L', CAST(:shadow AS text), t.attname, d.description)
         FROM it, pg_description d JOIN pg_attribute t ON t.attrelid = d.objoid AND t.attnum = d.objsubid
         WHERE d.objoid = it.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid > 0
+        UNION ALL
+        SELECT 3, format('REVOKE ALL ON %s FROM %s', CAST(:shadow AS text),
+                         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+        FROM pg_class s, aclexplode(s.relacl) a
+        WHERE s.oid = to_regclass(CAST(:shadow AS text)) AND a.grantee <> s.relowner
         UNION ALL
         SELECT 4, format('GRANT %s%s ON %s TO %s%s', g.privilege_type, g.columns, CAST(:shadow AS text),
                          CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# serialization_failure, deadlock_detected, lock_not_available, too_many_connections; classes 08
+_CANCELED = "57014"  # statement_timeout
+
+# serialization_failure, deadlock_detected, lock_not_available, too_many_connections, read_only; classes 08
 # (connection) and 57P (the server stops or starts) as a whole.
-_PASSING = frozenset({"40001", "40P01", "55P03", "53300"})
+_PASSING = frozenset({"40001", "40P01", "55P03", "53300", "25006"})
 
 
 class PostgreSQLRunning(RunningDialect):
@@ -36,15 +38,19 @@ class PostgreSQLRunning(RunningDialect):
         """Take the difference to the clock."""
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - moment), sa.Double())
 
-    def passes(self, error: BaseException) -> bool:
+    def passes(self, error: BaseException, *, of_handler: bool = False) -> bool:
         """Go by the SQLSTATE; before a connection stands, the driver's errors come as they are."""
         if isinstance(error, DBAPIError):
             if error.connection_invalidated:
                 return True
             error = getattr(error.orig, "__cause__", None) or error
-        if isinstance(error, OSError | asyncpg.InterfaceError | sa.exc.TimeoutError):
+        if isinstance(error, OSError):
+            return not of_handler
+        if isinstance(error, asyncpg.InterfaceError | sa.exc.TimeoutError):
             return True
         state = str(getattr(error, "sqlstate", None) or "")
+        if state == _CANCELED:
+            return not of_handler
         return state in _PASSING or state.startswith(("08", "57P"))
 
     async def notify(self, connection: AsyncConnection, channel: str) -> None:

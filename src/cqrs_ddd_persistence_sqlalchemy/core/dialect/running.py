@@ -30,10 +30,12 @@ class RunningDialect(ABC):
         """Return how many seconds ago that was on the database's clock."""
 
     @abstractmethod
-    def passes(self, error: BaseException) -> bool:
+    def passes(self, error: BaseException, *, of_handler: bool = False) -> bool:
         """Tell whether the same may succeed a little later, as it was not the statement's fault.
 
-        So it is with a lost connection, a server that starts or stops, a deadlock, a lock that was not to be had.
+        So it is with a lost connection, a server that starts, stops or changes its role, a deadlock, a lock that was
+        not to be had. Of a handler, a statement that takes too long counts as its own fault, and so does an
+        OSError, which comes from elsewhere, say a service that it calls.
         """
 
     @abstractmethod

@@ -23,7 +23,10 @@ class SQLiteReplacing(ReplacingDialect):
         """Look for the table's name in views and triggers, for other tables' foreign keys and for unknown indexes."""
         known = {str(index.name) for index in table.indexes}
         found = connection.execute(_OTHERS, {"name": table.name}).all()
-        mentions = re.compile(rf"\b{re.escape(table.name)}\b", re.IGNORECASE)
+        # A name that is a word of SQL is quoted wherever it stands for a table.
+        word = table.name.lower() in connection.dialect.identifier_preparer.reserved_words
+        pattern = rf"[\"\[`]{table.name}[\"\]`]" if word else rf"\b{table.name}\b"
+        mentions = re.compile(pattern, re.IGNORECASE)
         attached = [
             f"{row.type} {row.name}"
             for row in found

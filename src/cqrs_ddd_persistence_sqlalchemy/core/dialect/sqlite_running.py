@@ -33,7 +33,7 @@ class SQLiteRunning(RunningDialect):
         days = sa.func.julianday("now") - sa.func.julianday(sa.type_coerce(moment, sa.Text()))
         return sa.type_coerce(days * 86400.0, sa.Double())
 
-    def passes(self, error: BaseException) -> bool:
+    def passes(self, error: BaseException, *, of_handler: bool = False) -> bool:
         """Recognise a lock that was held for longer than the busy timeout."""
         if isinstance(error, sa.exc.TimeoutError):
             return True
