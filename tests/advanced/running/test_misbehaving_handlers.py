@@ -10,7 +10,7 @@ import pytest
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections import Fold, Projection, ProjectionSchema
-from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError, SchemaOutOfDateError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError, SchemaOutOfDateError, TableChangedError
 from tests.advanced.running.conftest import accounts, count, paid
 
 
@@ -98,13 +98,14 @@ async def test_a_table_behind_its_schema_is_waited_for(bank):
         "things", [("id", "TEXT PRIMARY KEY"), ("n", "INTEGER"), ("m", "INTEGER NOT NULL DEFAULT 0"), ("o", "TEXT")]
     )
     things = Projection("things", newer, {"Counted": Fold(lambda row, _event: {"n": (row or {"n": 0})["n"] + 1})})
-    for name in ("a", "b"):
-        await bank.append(*(StoredEvent(aggregate_id=name, event_type="Counted", payload={}) for _ in range(2)))
-        runner = bank.runner(things)
-        with pytest.raises(SchemaOutOfDateError):  # the store takes the difference for a migration, and looks again
-            await runner.catch_up()
-        with pytest.raises(SchemaOutOfDateError, match="run: alembic upgrade head"):
-            await runner.catch_up()
+    runner = bank.runner(things)
+    await bank.append(*(StoredEvent(aggregate_id="a", event_type="Counted", payload={}) for _ in range(2)))
+    with pytest.raises(TableChangedError):  # the store takes the difference for a migration, and looks again
+        await runner.catch_up()
+    assert await runner.catch_up() == 2  # a row that is there has what the fold needs
+    await bank.append(*(StoredEvent(aggregate_id="b", event_type="Counted", payload={}) for _ in range(2)))
+    with pytest.raises(SchemaOutOfDateError, match="run: alembic upgrade head"):
+        await runner.catch_up()
     assert (await bank.status()).failures == 0
 
 
