@@ -110,18 +110,22 @@ class ProjectionWaitError(PersistenceError, TimeoutError):
         position: that was waited for.
         reached: where the projection is, 0 for the beginning.
         state: "behind": it is run and has not come so far; "not running": nobody runs it.
+        error: what keeps it, where something has failed since it last advanced.
     """
 
-    def __init__(self, projection_name: str, position: int, reached: int, state: str) -> None:
+    def __init__(self, projection_name: str, position: int, reached: int, state: str, error: str | None = None) -> None:
         self.projection_name = projection_name
         self.position = position
         self.reached = reached
         self.state = state
-        super().__init__(projection_name, position, reached, state)
+        self.error = error
+        super().__init__(projection_name, position, reached, state, error)
 
     def __str__(self) -> str:
         """Say where it is and whether anybody runs it."""
         why = "it is behind: wait longer" if self.state == "behind" else "nobody runs it: start its ProjectionRunner"
+        if self.error is not None:
+            why += f". It has failed last with {self.error}"
         return f"projection {self.projection_name!r} is at {self.reached}, not yet at {self.position}; {why}"
 
 

@@ -164,7 +164,7 @@ class SQLAlchemyProjectionPositionStore:
             left = until - loop.time()
             if left <= 0:
                 state = "behind" if row.running else "not running"
-                raise ProjectionWaitError(name, position, row.position or 0, state)
+                raise ProjectionWaitError(name, position, row.position or 0, state, row.error)
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
 
