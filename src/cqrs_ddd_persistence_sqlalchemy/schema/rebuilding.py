@@ -141,8 +141,8 @@ class _Rebuild:
             except ProjectionPausedError as failure:
                 raise RebuildError(
                     f"a handler of projection {self._live.name!r} failed at event {failure.position}: {failure.error}. "
-                    "Readers have the table as it was; mend the handler and run the rebuild again (--abandon drops what "
-                    "it has left)"
+                    "Readers have the table as it was; mend the handler and run the rebuild again (--abandon drops "
+                    "what it has left)"
                 ) from failure
             except (DBAPIError, OSError) as error:
                 if not retries or not is_passing(error):
