@@ -73,9 +73,8 @@ class LeaseLostError(PersistenceError):
 
     def __str__(self) -> str:
         """Name what is lost."""
-        return (
-            f"the lease of {self.kind} {', '.join(map(repr, self.lost))} is lost: it expired, or a rebuild has taken it"
-        )
+        names = ", ".join(map(repr, self.lost))
+        return f"the lease of {self.kind} {names} is lost: it expired, or was taken by a pause or a rebuild"
 
 
 class ProjectionPausedError(PersistenceError):

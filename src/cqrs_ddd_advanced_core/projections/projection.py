@@ -189,8 +189,7 @@ class Projection:
         keys = [each.key for each in self._handlers.values() if isinstance(each, Fold)]
         files = {inspect.getsourcefile(inspect.unwrap(_plain(each))) for each in [*functions, *keys]}
         digest = hashlib.sha256(self.schema.fingerprint.encode())
-        for event_type in sorted([*self._handlers, *(self.aggregate_types or ())]):
-            digest.update(event_type.encode())
+        digest.update(repr((sorted(self._handlers), self.aggregate_types)).encode())
         for content in sorted(Path(file).read_bytes() for file in files if file is not None and Path(file).is_file()):
             digest.update(content)
         return digest.hexdigest()[:16]

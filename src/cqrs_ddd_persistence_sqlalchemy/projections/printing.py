@@ -55,7 +55,7 @@ class Bar:
     def show(self, done: int, of: int) -> None:
         """Draw it again; say where it begins, if that is in the middle."""
         if not self._begun and done:
-            print(f"going on at position {done}")  # noqa: T201
+            print(f"going on at position {done}", file=sys.stderr)  # noqa: T201
         self._begun = True
         if self._shows:
             filled = _BAR_WIDTH * done // of if of else _BAR_WIDTH

@@ -51,6 +51,9 @@ async def run_until_told(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     logger.info("running %s", ", ".join(projection.name for projection in projections))
-    async with asyncio.TaskGroup() as group:
-        for runner in runners:
-            group.create_task(runner.run())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for runner in runners:
+                group.create_task(runner.run())
+    except* Exception as failures:  # noqa: BLE001  (one is passed on as it is)
+        raise failures.exceptions[0] from None

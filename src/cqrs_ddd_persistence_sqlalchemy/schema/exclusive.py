@@ -65,9 +65,9 @@ async def exclusively(session_factory: SessionFactory, patience: Patience, work:
         RebuildError: when waiting was in vain.
     """
     loop = asyncio.get_running_loop()
-    began, retries = loop.time(), patience.lock_retries
+    since: dict[str, float] = {}
+    retries = patience.lock_retries
     while True:
-        waited = loop.time() - began
         async with SQLAlchemyUnitOfWork(session_factory) as uow:
             connection = await uow.session.connection()
             dialect = dialect_of(connection)
@@ -81,7 +81,7 @@ async def exclusively(session_factory: SessionFactory, patience: Patience, work:
                 result = await work(uow, connection)
                 await uow.commit()
             except NotYetError as error:
-                if waited > error.seconds:
+                if loop.time() - since.setdefault(error.reason, loop.time()) >= error.seconds:
                     raise RebuildError(f"{error.reason}; wait for it to end, and run the rebuild again") from None
             except DBAPIError as error:
                 _refuse_forbidden(dialect.forbidden(error), error)

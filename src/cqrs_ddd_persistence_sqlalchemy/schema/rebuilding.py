@@ -16,9 +16,15 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, E
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import REBUILD_SUFFIX, ProjectionRunner
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import is_passing
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.event_store import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
-from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError, RebuildError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import (
+    CollectionNotFoundError,
+    PersistenceError,
+    ProjectionPausedError,
+    RebuildError,
+)
 from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience, exclusively
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
 from cqrs_ddd_persistence_sqlalchemy.schema.shadow import Shadow
@@ -144,7 +150,12 @@ class _Rebuild:
                     "Readers have the table as it was; mend the handler and run the rebuild again (--abandon drops "
                     "what it has left)"
                 ) from failure
-            except (DBAPIError, OSError) as error:
+            except CollectionNotFoundError as error:
+                await self._exclusively(lambda _uow, connection: self._forget(connection))
+                raise RebuildError(f"another process has ended the rebuild of {self._live.name!r} meanwhile") from error
+            except PersistenceError:
+                raise  # a table that is missing is not waited for
+            except Exception as error:
                 if not retries or not is_passing(error):
                     raise
                 retries -= 1
@@ -216,9 +227,10 @@ class _Rebuild:
                 await applier.apply(page, uow)
             except EventFailedError as error:
                 # The runner takes the page apart, and knows whether an event is to blame.
+                dialect, cause = dialect_of(connection), error.cause
                 await uow.rollback()
-                if isinstance(error.cause, DBAPIError):
-                    raise error.cause from None
+                if isinstance(cause, DBAPIError) and (dialect.is_lock_timeout(cause) or dialect.is_deadlock(cause)):
+                    raise cause from None  # exclusively() tries again
                 return None
             # A page may go beyond the target: what it holds is applied, whenever it was committed.
             last = page[-1].position or 0 if page else 0

@@ -93,8 +93,10 @@ class Applier:
         seen = (event.as_replayed() for event in events) if self._replay else events
         for folds, group in groupby(seen, key=self._is_fold):
             if folds:
+                left = list(group)
                 try:
-                    await self._fold(list(group), view)
+                    while left:
+                        left = await self._fold(left, view)
                 except EventFailedError:
                     raise
                 except Exception as error:  # noqa: BLE001  (a value that no column takes, a key that is none)
@@ -137,8 +139,8 @@ class Applier:
     def _is_fold(self, event: StoredEvent) -> bool:
         return isinstance(self._projection.handler(event.event_type), Fold)
 
-    async def _fold(self, events: list[StoredEvent], view: ProjectionView) -> None:
-        """Fold events into the rows that they belong to, loaded and written all at once."""
+    async def _fold(self, events: list[StoredEvent], view: ProjectionView) -> list[StoredEvent]:
+        """Fold events into the rows that they belong to, loaded and written all at once; return those that are left."""
         keys = [self._key(event) for event in events]
         distinct = {_hashable(key): key for key in keys}
         before = dict(zip(distinct, await view.find_many(list(distinct.values())), strict=True))
@@ -150,11 +152,12 @@ class Applier:
             if row is not None and row is not before[at] and not self._whole.issubset(row):
                 # A default of this row is for the database to say: the events before are written first.
                 await self._write(rows, before, gone, distinct, view)
-                return await self._fold(events[number:], view)
+                return events[number:]
             rows[at] = self._folded(row, event, key)
             if rows[at] is None:
                 gone.add(at)
-        return await self._write(rows, before, gone, distinct, view)
+        await self._write(rows, before, gone, distinct, view)
+        return []
 
     async def _write(
         self,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,12 +14,13 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn, described, is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     LeaseLostError,
     OptimisticConcurrencyError,
@@ -92,8 +90,8 @@ class ProjectionRunner:
         owner: str | None = None,
         replay: bool = False,
     ) -> None:
-        _check(batch_size=batch_size, max_attempts=max_attempts)
-        _check_durations(lease=lease, poll_interval=poll_interval, backoff=backoff)
+        check_counts(batch_size=batch_size, max_attempts=max_attempts)
+        check_durations(lease=lease, poll_interval=poll_interval, backoff=backoff)
         if on_failure not in {"pause", "park"}:
             raise ValueError(f"on_failure is 'pause' or 'park', not {on_failure!r}")
         if projection.event_types == ():
@@ -104,7 +102,7 @@ class ProjectionRunner:
             )
         if batch_size > _MOST_AT_ONCE:
             raise ValueError(f"batch_size is {batch_size}: it is at most {_MOST_AT_ONCE}")
-        owner = check_id("owner", _owner() if owner is None else owner, max_length=ID_LENGTH)
+        owner = check_id("owner", this_process() if owner is None else owner, max_length=ID_LENGTH)
         check_schema(schema)
         self.projection = projection
         self.positions = positions or SQLAlchemyProjectionPositionStore(uow_factory=uow_factory, schema=schema)
@@ -129,25 +127,26 @@ class ProjectionRunner:
         self._news = asyncio.Event()
         self._batch = asyncio.Lock()
         self._one_writer: bool | None = None
+        self._pause_seconds = 0.0
 
     async def run(self) -> None:
         """Keep the projection up to date until `stop()`, or until the task is cancelled.
 
         Waits while another runner holds the lease, or while the projection is paused.
         """
-        pause = 0.0
+        self._pause_seconds = 0.0
         async with self._until_stopped(), Listener(self._scope, EVENTS_CHANNEL, self._news.set):
             while not self._stopped.is_set():
                 wait = min(self._poll_seconds, self._renew_seconds)  # others' leases end and pauses, too
                 try:
                     await self._run_turn()
-                    pause = 0.0
                 except (LeaseLostError, OptimisticConcurrencyError, ProjectionPausedError) as error:
                     logger.warning("%s", error)
                 except Exception as error:
                     if not is_passing(error):
                         raise
-                    pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
+                    pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2))
+                    self._pause_seconds = pause
                     logger.warning("projection %r: trying again in %g s: %s", self.projection.name, pause, error)
                     await self._note_trouble(error)
                     wait = pause
@@ -203,6 +202,7 @@ class ProjectionRunner:
                     raise LeaseLostError("projection", (self.projection.name,))
                 async with self._batch_lock():
                     wait = await turn.step()
+                self._pause_seconds = 0.0
                 if wait is None:
                     await _first(self._news, self._poll_seconds)
                 elif wait:
@@ -218,7 +218,7 @@ class ProjectionRunner:
             show(min(turn.position, target), target)
             if wait:
                 await _first(self._stopped, wait)
-            elif turn.position >= target:
+            elif turn.position >= target and not turn.has_replayed:
                 return
 
     @contextlib.asynccontextmanager
@@ -284,19 +284,3 @@ async def _first(event: asyncio.Event, seconds: float) -> None:
     """Wait so long, or until the event."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()[:200]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if check_count(name, value) == 0:
-            raise ValueError(f"{name} is 0: it is at least 1")
-
-
-def _check_durations(**durations: timedelta) -> None:
-    for name, value in durations.items():
-        if not isinstance(value, timedelta) or value <= timedelta(0):
-            raise ValueError(f"{name} is a timedelta above 0, not {value!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import random
 from dataclasses import dataclass
@@ -79,12 +81,14 @@ class Turn:
     Attributes:
         position: saved last.
         is_lost: whether the lease was found to be lost between the batches.
+        has_replayed: whether the last step was about parked events.
     """
 
     def __init__(self, parts: Parts, lease: Lease, position: int, *, has_letters: bool) -> None:
         self.position = position
         self.lease = lease
         self.is_lost = False
+        self.has_replayed = False
         self._parts = parts
         self._readable = position
         self._size = parts.batch_size
@@ -101,7 +105,8 @@ class Turn:
             position = await parts.positions.get_position(parts.name) or 0
             return cls(parts, lease, position, has_letters=await parts.letters.has_any(parts.name))
         except BaseException:
-            await parts.leases.release(lease)
+            with contextlib.suppress(Exception):
+                await asyncio.shield(asyncio.ensure_future(parts.leases.release(lease)))
             raise
 
     async def step(self) -> float | None:
@@ -116,8 +121,9 @@ class Turn:
             OptimisticConcurrencyError: the same, as somebody else has moved the position.
             ProjectionPausedError: an event has failed for the last time.
         """
-        if self._has_letters:
-            await self._replay()
+        self.has_replayed = self._has_letters and await self._replay()
+        if self.has_replayed:
+            return 0.0
         parts = self._parts
         if self.position >= self._readable:
             self._readable = await parts.events.last_position()
@@ -132,7 +138,7 @@ class Turn:
         try:
             await self._advance(page, last if len(page) == size else max(self._readable, last))
         except EventFailedError as error:
-            if is_passing(error.cause, of_handler=True):
+            if not page or is_passing(error.cause, of_handler=True):
                 raise error.cause from None
             return await self._failed(page, error)
         self._size = min(parts.batch_size, size * 2)
@@ -169,7 +175,7 @@ class Turn:
         """Narrow a failed page down to the event; then count, wait, and in the end pause or park."""
         parts, event = self._parts, page[0]
         if len(page) > 1:
-            # The handlers before the failed one have succeeded: that many again, then the failed one by itself.
+            # The handlers before the failed one have succeeded: that many again; the failed one is first then.
             at = error.position
             before = len(page) // 2 if at is None else sum((each.position or 0) < at for each in page)
             self._size = max(1, before)
@@ -196,15 +202,13 @@ class Turn:
         self.position, self._has_failed, self._has_letters = position, False, True
         return 0.0
 
-    async def _replay(self) -> None:
-        """Try those parked events again that somebody has asked for, each in a unit of work of its own."""
-        parts = self._parts
-        asked = False
-        while requested := await parts.letters.parked(parts.name, requested=True):
-            asked = True
+    async def _replay(self) -> bool:
+        """Try some of the parked events again that somebody has asked for; False when there were none."""
+        requested = await self._parts.letters.parked(self._parts.name, requested=True)
+        if requested:
             await self._replay_some(requested)
-        if asked:
-            self._has_letters = await parts.letters.has_any(parts.name)
+            self._has_letters = await self._parts.letters.has_any(self._parts.name)
+        return bool(requested)
 
     async def _replay_some(self, requested: list[DeadLetter]) -> None:
         parts = self._parts
@@ -227,7 +231,10 @@ class Turn:
         parts = self._parts
         events = await parts.events.get_events_after(letter.event_position - 1, limit=1)
         async with parts.uow_factory() as uow:
-            await parts.applier.apply([event for event in events if event.position == letter.event_position], uow)
+            found = [event for event in events if event.position == letter.event_position]
+            if not found:
+                logger.warning("projection %r: event %d is gone, and so forgotten", parts.name, letter.event_position)
+            await parts.applier.apply(found, uow)
             await parts.letters.discard(parts.name, [letter.event_position], uow=uow)
             await parts.leases.renew(self.lease, uow=uow)
             await _commit(uow)

@@ -79,6 +79,13 @@ _ATTACHED = sa.text(
     SELECT 'publication ' || p.pubname
     FROM it, pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = it.oid
     UNION ALL
+    SELECT 'tablespace' FROM it, pg_class c WHERE c.oid = it.oid AND c.reltablespace <> 0
+    UNION ALL
+    SELECT 'UNLOGGED' FROM it, pg_class c WHERE c.oid = it.oid AND c.relpersistence <> 'p'
+    UNION ALL
+    SELECT 'toast parameters' FROM it, pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid
+    WHERE c.oid = it.oid AND t.reloptions IS NOT NULL
+    UNION ALL
     SELECT 'replica identity' FROM it, pg_class c WHERE c.oid = it.oid AND c.relreplident <> 'd'
     UNION ALL
     SELECT 'options of index ' || c.relname FROM it, pg_index i JOIN pg_class c ON c.oid = i.indexrelid

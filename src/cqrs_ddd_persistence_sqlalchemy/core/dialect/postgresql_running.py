@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _CANCELED = "57014"  # statement_timeout
 
-# serialization_failure, deadlock_detected, lock_not_available, too_many_connections, read_only; classes 08
+# serialization_failure, deadlock_detected, lock_not_available, read_only; classes 08 and 53
 # (connection) and 57P (the server stops or starts) as a whole.
-_PASSING = frozenset({"40001", "40P01", "55P03", "53300", "25006"})
+_PASSING = frozenset({"40001", "40P01", "55P03", "25006"})
 
 
 class PostgreSQLRunning(RunningDialect):
@@ -44,14 +44,14 @@ class PostgreSQLRunning(RunningDialect):
             if error.connection_invalidated:
                 return True
             error = getattr(error.orig, "__cause__", None) or error
-        if isinstance(error, OSError):
-            return not of_handler
-        if isinstance(error, asyncpg.InterfaceError | sa.exc.TimeoutError):
+        if isinstance(error, sa.exc.TimeoutError):
             return True
+        if isinstance(error, OSError | asyncpg.InterfaceError):
+            return not of_handler
         state = str(getattr(error, "sqlstate", None) or "")
         if state == _CANCELED:
             return not of_handler
-        return state in _PASSING or state.startswith(("08", "57P"))
+        return state in _PASSING or state.startswith(("08", "53", "57P"))
 
     async def notify(self, connection: AsyncConnection, channel: str) -> None:
         """Use pg_notify, which takes the channel as a value."""

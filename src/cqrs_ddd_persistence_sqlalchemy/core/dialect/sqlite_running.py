@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 
 
 class SQLiteRunning(RunningDialect):
@@ -34,10 +38,11 @@ class SQLiteRunning(RunningDialect):
         return sa.type_coerce(days * 86400.0, sa.Double())
 
     def passes(self, error: BaseException, *, of_handler: bool = False) -> bool:
-        """Recognise a lock that was held for longer than the busy timeout."""
+        """Recognise a lock that was held for longer than the busy timeout, and a full disk."""
         if isinstance(error, sa.exc.TimeoutError):
             return True
-        return isinstance(error, DBAPIError) and any(word in str(error.orig) for word in ("locked", "busy"))
+        code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
+        return code is not None and code & 0xFF in _PASSING  # the rest of an extended code says more of the same
 
     async def notify(self, connection: AsyncConnection, channel: str) -> None:
         """Do nothing."""
