@@ -6,6 +6,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_advanced_core.exceptions import SchemaError
@@ -120,3 +121,15 @@ async def test_the_names_of_rebuilds_are_theirs(bank):
     """A rebuild would take such a projection's position for its own."""
     with pytest.raises(ValueError, match=r"names that end in ' \(rebuild\)' are those of rebuilds"):
         bank.runner(accounts(count).renamed("accounts (rebuild)", accounts(count).schema))
+
+
+async def test_an_error_about_a_column_called_locked_is_no_lock(bank):
+    """What is waited for is told by the databases' codes: the words of a message may be anybody's."""
+    await bank.make(ProjectionSchema("things", [("id", "TEXT PRIMARY KEY"), ("locked", "BOOLEAN NOT NULL")]))
+    await bank.append(paid("a"))
+
+    async def handler(_event, view):
+        await view.uow.session.execute(sa.text("INSERT INTO things (id) VALUES ('busy')"))
+
+    with pytest.raises(ProjectionPausedError, match="locked"):
+        await bank.runner(accounts(handler), max_attempts=1).catch_up()
