@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyDeadLetterStore, SQLAlchemyProjectionControl
@@ -19,13 +17,18 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import PROJECTIONS_COMMAND, Pers
 from cqrs_ddd_persistence_sqlalchemy.projections.printing import Bar, as_table, as_text
 from cqrs_ddd_persistence_sqlalchemy.projections.running import run_until_told
 from cqrs_ddd_persistence_sqlalchemy.schema import abandon_rebuild, rebuild
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import add_config_options, configured_url, load_config
-from cqrs_ddd_persistence_sqlalchemy.schema.registry import registered_projections
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import (
+    ConfigurationError,
+    add_config_options,
+    configured_url,
+    load_config,
+)
+from cqrs_ddd_persistence_sqlalchemy.schema.registry import chosen_projections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from alembic.config import Config
+    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from cqrs_ddd_advanced_core.projections.projection import Projection
@@ -54,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return asyncio.run(_run(options))
-    except (CommandError, PersistenceError, ValueError) as error:
+    except (ConfigurationError, PersistenceError, ValueError) as error:
         return _failed(str(error))
     except KeyboardInterrupt:
         return _failed("interrupted", code=130)
@@ -105,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.section)
-    async with _database(config, options.url) as session_factory:
+    async with _database(configured_url(config, options.url, "--url")) as session_factory:
         control = SQLAlchemyProjectionControl(session_factory)
         letters = SQLAlchemyDeadLetterStore(session_factory)
         match options.command:
@@ -114,7 +117,7 @@ async def _run(options: argparse.Namespace) -> int:
                 print(as_text(found) if options.json else as_table(found, _STATUS))  # noqa: T201
                 return int(any(each.state == "paused" for each in found))
             case "run":
-                chosen = _chosen(config, options.names)
+                chosen = chosen_projections(config, options.names)
                 await run_until_told(
                     chosen,
                     session_factory,
@@ -123,7 +126,7 @@ async def _run(options: argparse.Namespace) -> int:
                     on_failure=options.on_failure,
                 )
             case "rebuild":
-                await _rebuild(_chosen(config, [options.name])[0], session_factory, options)
+                await _rebuild(chosen_projections(config, [options.name])[0], session_factory, options)
             case "pause":
                 _say("paused" if await control.pause(options.name) else "was paused already")
             case "resume":
@@ -163,30 +166,9 @@ def _say(text: str) -> None:
     print(text)  # noqa: T201
 
 
-def _chosen(config: Config, names: list[str]) -> list[Projection]:
-    """Return the projections of these names, or all.
-
-    Raises:
-        CommandError: there is none, or not one of that name.
-    """
-    modules = config.get_alembic_option("projections")
-    if modules is None:
-        raise CommandError(
-            "name the modules that declare your projections in the configuration: projections = package.read_models"
-        )
-    ScriptDirectory.from_config(config)  # puts prepend_sys_path in place
-    found = registered_projections(modules)
-    if not found:
-        raise CommandError(f"projections = {modules}: no Projection(...) is at the top of these modules")
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        raise CommandError(f"there is no projection {unknown[0]!r}; there are {', '.join(map(repr, found))}")
-    return [found[name] for name in names] or list(found.values())
-
-
 @asynccontextmanager
-async def _database(config: Config, url: str | None) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    engine = configure_engine(create_async_engine(configured_url(config, url, "--url")))
+async def _database(url: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    engine = configure_engine(create_async_engine(url))
     try:
         yield async_sessionmaker(engine, expire_on_commit=False)
     finally:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
+#: What is wrong with a configuration, under a name for those who do not import alembic.
+ConfigurationError = CommandError
+
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Let a command be told which configuration to use."""

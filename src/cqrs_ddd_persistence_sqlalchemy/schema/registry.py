@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from cqrs_ddd_advanced_core.projections.projection import Projection
@@ -19,6 +20,8 @@ from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
+
+    from alembic.config import Config
 
 RESERVED_TABLES = LIBRARY_TABLES | {LIBRARY_VERSION_TABLE, "alembic_version"}
 
@@ -66,6 +69,27 @@ def registered_schemas(setting: str | list[str]) -> dict[str, ProjectionSchema]:
                 )
     _refuse_clashes(found.values())
     return dict(sorted(found.items()))
+
+
+def chosen_projections(config: Config, names: list[str]) -> list[Projection]:
+    """Return the projections of these names among those that the configuration registers, or all.
+
+    Raises:
+        CommandError: there is none, or not one of that name.
+    """
+    modules = config.get_alembic_option("projections")
+    if modules is None:
+        raise CommandError(
+            "name the modules that declare your projections in the configuration: projections = package.read_models"
+        )
+    ScriptDirectory.from_config(config)  # puts prepend_sys_path in place
+    found = registered_projections(modules)
+    if not found:
+        raise CommandError(f"projections = {modules}: no Projection(...) is at the top of these modules")
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise CommandError(f"there is no projection {unknown[0]!r}; there are {', '.join(map(repr, found))}")
+    return [found[name] for name in names] or list(found.values())
 
 
 def registered_projections(setting: str | list[str]) -> dict[str, Projection]:

@@ -105,7 +105,7 @@ class Turn:
             position = await parts.positions.get_position(parts.name) or 0
             return cls(parts, lease, position, has_letters=await parts.letters.has_any(parts.name))
         except BaseException:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the first error is the one to tell; the lease ends by itself
                 await asyncio.shield(asyncio.ensure_future(parts.leases.release(lease)))
             raise
 
