@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
 )
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY
-from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError, RebuildError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError, ProjectionPausedError, RebuildError
 from cqrs_ddd_persistence_sqlalchemy.schema import abandon_rebuild, rebuild, verify
 from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience
 from cqrs_ddd_persistence_sqlalchemy.schema.rebuilding import _Rebuild
@@ -352,3 +352,24 @@ async def test_a_long_reader_is_waited_for_in_short_turns(engine, session_factor
             assert await rebuild(projection, session_factory, patience=patience) == 20
         assert await reader.scalar(sa.text("SELECT count(*) FROM accounts")) == 7
     assert await rebuild(projection, session_factory, patience=patience) == 20
+
+
+async def test_a_handler_that_misses_another_table_does_not_lose_the_rebuild(
+    session_factory, store, events, runner, projection
+):
+    """The table is named as it is, and the rebuild goes on once it is there."""
+    await pay(events, 10)
+    await runner.catch_up()
+    missing, other = ["elsewhere"], Projection("accounts", ACCOUNTS)
+
+    @other.on("Paid")
+    async def handler(event, view):
+        if missing:
+            raise CollectionNotFoundError(missing[0])
+        await view.upsert(event.aggregate_id, paid(await view.find_one(event.aggregate_id), event))
+
+    with pytest.raises(CollectionNotFoundError, match="collection 'elsewhere' is not in the database"):
+        await rebuild(other, session_factory)
+    missing.clear()
+    assert await rebuild(other, session_factory) == 10
+    assert await total(store) == 10

@@ -151,6 +151,8 @@ class _Rebuild:
                     "what it has left)"
                 ) from failure
             except CollectionNotFoundError as error:
+                if error.collection != self._shadow.name:
+                    raise
                 await self._exclusively(lambda _uow, connection: self._forget(connection))
                 raise RebuildError(f"another process has ended the rebuild of {self._live.name!r} meanwhile") from error
             except PersistenceError:
