@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 PACKAGES = ("cqrs_ddd_advanced_core", "cqrs_ddd_persistence_sqlalchemy")
 MIGRATIONS = "cqrs_ddd_persistence_sqlalchemy/migrations"
 REVISIONS = {path.name for path in (ROOT / "migrations" / "versions").glob("cqrs_*.py")}
-OF_A_TEAM = '''"""A projection's revision, as a team keeps it that has this repository for its schema package."""
+HEAD = max(REVISIONS)[: len("cqrs_0000")]
+OF_A_TEAM = f'''"""A projection's revision, as a team keeps it that has this repository for its schema package."""
 
 revision = "0123456789ab"
-down_revision = "cqrs_0004"
+down_revision = "{HEAD}"
 branch_labels = None
 depends_on = None
 projections = ("order_summaries",)

@@ -95,4 +95,11 @@ class SagaStateModel(Base):
             postgresql_where=sa.text("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
             sqlite_where=sa.text("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
         ),
+        sa.Index(
+            "ix_sagas_due",
+            "saga_type",
+            "lease_until",
+            postgresql_where=sa.text("status IN ('RUNNING', 'COMPENSATING')"),
+            sqlite_where=sa.text("status IN ('RUNNING', 'COMPENSATING')"),
+        ),
     )
