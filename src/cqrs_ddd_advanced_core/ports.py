@@ -210,6 +210,21 @@ class ISagaRepository(Protocol[Saga]):
         """Take expired sagas, each for one worker only, until the lease ends."""
         ...
 
+    async def claim_due_sagas(self, limit: int = 1, *, lease: timedelta, uow: Any = None) -> list[Saga]:
+        """Take whatever a runner has to look after: new, given back, stalled and expired sagas.
+
+        A saga that cannot be loaded keeps nobody from the others.
+        """
+        ...
+
+    async def save_claimed(self, entity: Saga, *, lease: timedelta, uow: Any = None) -> Saga:
+        """Save a saga and hold on to it until the lease ends; `add` gives it back."""
+        ...
+
+    async def renew_claim(self, entity: Saga, *, lease: timedelta, uow: Any = None) -> None:
+        """Hold on to a claimed saga for longer, without saving it; a lost one is a LeaseLostError."""
+        ...
+
 
 class IProjectionPositionStore(Protocol):
     """One position a projection, which never moves backwards."""

@@ -7,7 +7,8 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchem
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLetter, SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
-from cqrs_ddd_persistence_sqlalchemy.advanced.sagas import SQLAlchemySagaRepository
+from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.repository import SQLAlchemySagaRepository
+from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.runner import SagaRunner
 
 __all__ = [
     "DeadLetter",
@@ -18,4 +19,5 @@ __all__ = [
     "SQLAlchemyProjectionPositionStore",
     "SQLAlchemyProjectionStore",
     "SQLAlchemySagaRepository",
+    "SagaRunner",
 ]

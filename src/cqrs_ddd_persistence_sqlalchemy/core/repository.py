@@ -27,7 +27,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyErro
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
     from sqlalchemy.engine import Connection
@@ -105,11 +105,20 @@ class SQLAlchemyRepository(Generic[T, ID]):
             ValueError: naming the columns of a UNIQUE constraint that another row stands in the way of.
             TypeError: the entity is of another class.
         """
+        return await self._store(entity, uow)
+
+    async def _store(
+        self,
+        entity: T,
+        uow: SQLAlchemyUnitOfWork | None,
+        further: Callable[[AsyncConnection], Mapping[str, Any]] = lambda _: {},
+    ) -> T:
+        """Insert or update an entity, with further values by attribute that only the database knows."""
         self._rows.check_class(entity)
         values = self._rows.values(self.to_model(entity))
         expected = stored_version(entity)
         async with self._scope.write(uow) as connection:
-            values |= self._computed(entity, connection)
+            values |= {**self._computed(entity, connection), **further(connection)}
             if expected is None:
                 await self._insert(connection, values)
             else:

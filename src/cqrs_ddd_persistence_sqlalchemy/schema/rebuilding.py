@@ -14,8 +14,8 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProject
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, EventFailedError
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import REBUILD_SUFFIX, ProjectionRunner
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.event_store import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_dead_letters
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import shortened
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated

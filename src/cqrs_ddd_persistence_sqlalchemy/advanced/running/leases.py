@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
-
-_LONGEST_ERROR = 4000
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,6 @@ class Leases:
     def _must_be_mine(self, rows: int | None) -> None:
         if not rows:
             raise LeaseLostError("projection", (self._name,))
-
-
-def shortened(error: str) -> str:
-    """Return the text of an error as a column takes it."""
-    storable = error.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-    return storable if len(storable) <= _LONGEST_ERROR else f"{storable[:_LONGEST_ERROR]}..."
 
 
 def _mine(table: sa.Table, lease: Lease) -> list[sa.ColumnElement[bool]]:

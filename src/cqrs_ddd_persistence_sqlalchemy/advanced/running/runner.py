@@ -8,14 +8,16 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn, described, is_passing
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
@@ -150,7 +152,7 @@ class ProjectionRunner:
                     logger.warning("projection %r: trying again in %g s: %s", self.projection.name, pause, error)
                     await self._note_trouble(error)
                     wait = pause
-                await _first(self._stopped, wait)
+                await first(self._stopped, wait)
 
     async def catch_up(self, progress: Callable[[int, int], object] | None = None) -> int:
         """Apply all events that are there now, or wait until another runner has, and return the position reached.
@@ -174,7 +176,7 @@ class ProjectionRunner:
                 position = await self.positions.get_position(self.projection.name) or 0
                 if position >= target:
                     break
-                await _first(self._stopped, min(self._poll_seconds, self._renew_seconds))
+                await first(self._stopped, min(self._poll_seconds, self._renew_seconds))
         return position
 
     def stop(self) -> None:
@@ -204,9 +206,9 @@ class ProjectionRunner:
                     wait = await turn.step()
                 self._pause_seconds = 0.0
                 if wait is None:
-                    await _first(self._news, self._poll_seconds)
+                    await first(self._news, self._poll_seconds)
                 elif wait:
-                    await _first(self._stopped, wait)
+                    await first(self._stopped, wait)
 
     async def _work(self, turn: Turn, target: int, progress: Callable[[int, int], object] | None) -> None:
         show = progress or (lambda _done, _of: None)
@@ -217,7 +219,7 @@ class ProjectionRunner:
                 wait = await turn.step()
             show(min(turn.position, target), target)
             if wait:
-                await _first(self._stopped, wait)
+                await first(self._stopped, wait)
             elif turn.position >= target and not turn.has_replayed:
                 return
 
@@ -278,9 +280,3 @@ class ProjectionRunner:
         error = await self._parts.leases.paused()
         if error is not None:
             raise error
-
-
-async def _first(event: asyncio.Event, seconds: float) -> None:
-    """Wait so long, or until the event."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy.exc import DBAPIError
 
+from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import EventFailedError
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS
-from cqrs_ddd_persistence_sqlalchemy.exceptions import (
-    CollectionNotFoundError,
-    ProjectionPausedError,
-    SchemaOutOfDateError,
-)
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import backoff_seconds, is_passing
+from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +49,7 @@ class Policy:
 
     def wait_seconds(self, failures: int) -> float:
         """Return how long to wait after so many failures, with jitter: up to a fifth less."""
-        longest = self.max_backoff.total_seconds()
-        seconds = min(longest, self.backoff.total_seconds() * 2.0 ** min(failures - 1, 60))
-        return seconds * random.uniform(0.8, 1.0)  # noqa: S311  (no secret)
+        return backoff_seconds(failures, self.backoff, self.max_backoff)
 
 
 @dataclass(frozen=True)
@@ -249,20 +243,3 @@ async def _commit(uow: SQLAlchemyUnitOfWork) -> None:
         await uow.commit()
     except DBAPIError as error:
         raise EventFailedError from error
-
-
-def described(error: BaseException) -> str:
-    """Return an error in one line."""
-    return f"{type(error).__name__}: {error}"
-
-
-def is_passing(error: BaseException, *, of_handler: bool = False) -> bool:
-    """Tell whether the next attempt may succeed though nothing about the event has changed.
-
-    Args:
-        error: that was raised.
-        of_handler: whether a handler has raised it, to whom more counts as a failure.
-    """
-    if isinstance(error, SchemaOutOfDateError | CollectionNotFoundError):
-        return True
-    return any(dialect.passes(error, of_handler=of_handler) for dialect in DIALECTS.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,12 +12,15 @@ from cqrs_ddd_advanced_core.ports import ISagaRepository
 from cqrs_ddd_advanced_core.sagas.state import SagaState
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import SagaStateModel
+from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.claims import Claims
+from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.due import DueSagas
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.mapping import VERSION
-from cqrs_ddd_persistence_sqlalchemy.core.repository import UPDATED_AT, SQLAlchemyRepository
+from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
+from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
+from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
     import builtins
@@ -25,18 +29,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.due import Wanted
+    from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
 
 Saga = TypeVar("Saga", bound=SagaState)
 
-_AT_WORK = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
+logger = logging.getLogger(__name__)
 
 
 class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[Saga]):
     """Stores sagas of one class in the table `sagas`, which classes share without meeting each other.
 
     Times are the database's: when a saga was updated, when a suspended one expires, until when a claim holds. A claim
-    counts the saga's version up, so whoever had loaded it before can save it no more.
+    counts the saga's version up, so whoever had loaded it before can save it no more. Saving a saga gives it back.
 
     Args:
         saga_cls: of the sagas; its name is stored with them.
@@ -60,9 +66,11 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         super().__init__(saga_cls, SagaStateModel, uow_factory, session_factory=session_factory, schema=schema)
         if isinstance(stalled_after_seconds, bool) or not 0 <= stalled_after_seconds < float("inf"):
             raise ValueError(f"stalled_after_seconds is {stalled_after_seconds!r}: give seconds from 0")
-        self._stalled_after_seconds = float(stalled_after_seconds)
-        self._services = dict(services or {})
+        self.saga_cls = saga_cls
+        self.services: Mapping[str, Any] = dict(services or {})
         self._type = saga_cls.__name__
+        self._due = DueSagas(self._rows.columns, float(stalled_after_seconds))
+        self._claims = Claims(self._rows, self._conditions())
 
     def to_model(self, entity: Saga) -> Any:
         """Return the saga's state, without the history, and the history in a column of its own."""
@@ -74,7 +82,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             timeout_at=entity.timeout_at,
             state=entity.model_dump(mode="json", exclude={"step_history"}),
             events=[record.model_dump(mode="json") for record in entity.step_history],
-            lease_until=None,  # whoever saves a saga has it; a runner claims it again
+            lease_until=None,
         )
 
     def from_model(self, model: Any) -> Saga:
@@ -88,7 +96,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             "step_history": model.events or [],
         }
         saga = self._entity_cls.model_validate(values, strict=False)
-        saga.bind(**self._services)
+        saga.bind(**self.services)
         return saga
 
     @repeated
@@ -106,9 +114,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         self, limit: int = 100, *, uow: SQLAlchemyUnitOfWork | None = None
     ) -> builtins.list[Saga]:
         """Return sagas that are at work and were not saved for `stalled_after_seconds`, nor are claimed."""
-        async with self._scope.read(uow) as connection:
-            stalled = self._stalled(connection)
-        return await self._select(*stalled, order=(self._rows.columns[UPDATED_AT],), limit=limit, uow=uow)
+        return await self._find(self._due.stalled, limit, uow)
 
     @repeated
     async def find_suspended_sagas(
@@ -122,9 +128,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         self, limit: int = 100, *, uow: SQLAlchemyUnitOfWork | None = None
     ) -> builtins.list[Saga]:
         """Return sagas whose waiting has passed its deadline, those that are overdue longest first."""
-        async with self._scope.read(uow) as connection:
-            expired = self._expired(connection)
-        return await self._select(*expired, order=(self._rows.columns["timeout_at"],), limit=limit, uow=uow)
+        return await self._find(self._due.expired, limit, uow)
 
     @repeated
     async def claim_stalled_sagas(
@@ -138,8 +142,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             uow: joined when open; the claim is then the caller's to commit.
         """
         async with self._scope.write(uow) as connection:
-            stalled = self._stalled(connection)
-            return await self._claim(connection, stalled, self._rows.columns[UPDATED_AT], limit, lease)
+            rows = await self._claims.take(connection, self._due.stalled(dialect_of(connection)), limit, lease)
+            return [self._entity(row) for row in rows]
 
     @repeated
     async def claim_expired_suspended_sagas(
@@ -147,58 +151,58 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
     ) -> builtins.list[Saga]:
         """Take sagas whose waiting has passed its deadline, as `claim_stalled_sagas` does."""
         async with self._scope.write(uow) as connection:
-            expired = self._expired(connection)
-            return await self._claim(connection, expired, self._rows.columns["timeout_at"], limit, lease)
+            rows = await self._claims.take(connection, self._due.expired(dialect_of(connection)), limit, lease)
+            return [self._entity(row) for row in rows]
 
-    async def _claim(
-        self,
-        connection: AsyncConnection,
-        conditions: tuple[sa.ColumnElement[bool], ...],
-        order: sa.ColumnElement[Any],
-        limit: int,
-        lease: timedelta,
+    @repeated
+    async def claim_due_sagas(
+        self, limit: int = 1, *, lease: timedelta, uow: SQLAlchemyUnitOfWork | None = None
     ) -> builtins.list[Saga]:
-        seconds = lease.total_seconds()
-        if seconds <= 0:
-            raise ValueError(f"lease is {lease!r}: give a timedelta above 0")
-        dialect, columns = dialect_of(connection), self._rows.columns
-        wanted = sa.select(self._rows.key).where(*conditions, *self._conditions()).order_by(order, self._rows.key)
-        # Materialized: planned as a subquery, PostgreSQL may run it once for each row, and take more than the limit.
-        limited = dialect.skip_locked(wanted.limit(check_count("limit", limit))).cte("wanted")
-        chosen = sa.select(limited.prefix_with("MATERIALIZED").c[self._rows.key.name])
-        taken = {
-            columns["lease_until"]: dialect.later(sa.literal(seconds, sa.Double())),
-            columns[VERSION]: columns[VERSION] + 1,
-            columns[UPDATED_AT]: dialect.now,
-        }
-        labelled = [column.label(name) for name, column in columns.items()]
-        statement = sa.update(self._rows.table).where(self._rows.key.in_(chosen), *conditions).values(taken)
-        rows = (await connection.execute(statement.returning(*labelled, order.label("0_order")))).mappings().all()
-        rows = sorted(rows, key=lambda row: (row["created_at"], row["id"]))
-        return [self._entity({name: row[name] for name in columns}) for row in rows]
+        """Take whatever a runner has to look after, each saga for one worker only.
 
-    def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
-        return (self._rows.columns["saga_type"] == self._type,)
+        That is: sagas that are PENDING; those at work that a runner had before, once its lease or its pause has ended,
+        or somebody has saved them meanwhile; stalled ones; expired ones. A saga that cannot be loaded is logged and
+        left until its lease ends: it keeps nobody from the others.
+        """
+        check_count("limit", limit)
+        async with self._scope.read(uow) as connection:  # spares other writers a transaction at each poll
+            kinds = await self._claims.present(connection, self._due.all(dialect_of(connection)))
+        rows: builtins.list[dict[str, Any]] = []
+        if kinds:
+            async with self._scope.write(uow) as connection:
+                for kind in kinds:
+                    if len(rows) < limit:
+                        rows += await self._claims.take(connection, kind, limit - len(rows), lease)
+        return [saga for row in rows if (saga := self._loaded(row)) is not None]
 
-    def _stalled(self, connection: AsyncConnection) -> tuple[sa.ColumnElement[bool], ...]:
-        dialect, columns = dialect_of(connection), self._rows.columns
-        threshold = dialect.later(sa.literal(-self._stalled_after_seconds, sa.Double()))
-        at_work, idle = columns["status"].in_(_AT_WORK), columns[UPDATED_AT] <= threshold
-        return at_work, idle, self._unclaimed(connection)
+    async def save_claimed(self, entity: Saga, *, lease: timedelta, uow: SQLAlchemyUnitOfWork | None = None) -> Saga:
+        """Save a saga and hold on to it: nobody else is given it until the lease ends. `add` gives it back.
 
-    def _expired(self, connection: AsyncConnection) -> tuple[sa.ColumnElement[bool], ...]:
-        columns = self._rows.columns
-        due = columns["timeout_at"] <= dialect_of(connection).now
-        return columns["status"] == SagaStatus.SUSPENDED, due, self._unclaimed(connection)
+        Raises:
+            OptimisticConcurrencyError: somebody else has saved or claimed it; nothing is written.
+        """
+        until = self._claims.until(lease)
+        return await self._store(entity, uow, lambda connection: {"lease_until": until(dialect_of(connection))})
 
-    def _unclaimed(self, connection: AsyncConnection) -> sa.ColumnElement[bool]:
-        lease = self._rows.columns["lease_until"]
-        return sa.or_(lease.is_(None), lease <= dialect_of(connection).now)
+    async def renew_claim(self, entity: Saga, *, lease: timedelta, uow: SQLAlchemyUnitOfWork | None = None) -> None:
+        """Hold on to a claimed saga for longer, without saving it.
+
+        Raises:
+            LeaseLostError: somebody else has saved or claimed it.
+        """
+        async with self._scope.write(uow) as connection:
+            if not await self._claims.prolong(connection, entity.id, stored_version(entity), lease):
+                raise LeaseLostError("saga", (entity.id,))
 
     def _computed(self, entity: Saga, connection: AsyncConnection) -> dict[str, Any]:
-        if entity.timeout is None:
-            return {}
-        return {"timeout_at": dialect_of(connection).later(sa.literal(entity.timeout.total_seconds(), sa.Double()))}
+        dialect, lease = dialect_of(connection), self._rows.columns["lease_until"]
+        values: dict[str, Any] = {}
+        if stored_version(entity) is not None:
+            # Given back, but still a runner's: it is due at once, if there is something to do.
+            values["lease_until"] = sa.case((lease.is_not(None), dialect.now), else_=sa.null())
+        if entity.timeout is not None:
+            values["timeout_at"] = dialect.later(sa.literal(entity.timeout.total_seconds(), sa.Double()))
+        return values
 
     async def _written(self, connection: AsyncConnection, entity: Saga) -> None:
         if entity.timeout is not None:
@@ -206,3 +210,20 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             undo = partial(entity.set_deadline, None, timeout=entity.timeout)
             entity.set_deadline(await connection.scalar(statement))
             await connection.run_sync(on_rollback, undo)
+
+    async def _find(
+        self, kind: Callable[[DatabaseDialect], Wanted], limit: int, uow: SQLAlchemyUnitOfWork | None
+    ) -> builtins.list[Saga]:
+        async with self._scope.read(uow) as connection:
+            wanted = kind(dialect_of(connection))
+        return await self._select(*wanted.conditions, order=(wanted.order,), limit=limit, uow=uow)
+
+    def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return (self._rows.columns["saga_type"] == self._type,)
+
+    def _loaded(self, row: dict[str, Any]) -> Saga | None:
+        try:
+            return self._entity(row)
+        except Exception:  # whatever a class that has changed raises; the others are claimed already
+            logger.exception("saga %r of type %r cannot be loaded: mend its class or its row", row["id"], self._type)
+            return None

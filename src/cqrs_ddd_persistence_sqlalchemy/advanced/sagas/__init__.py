@@ -1,0 +1,1 @@
+"""Sagas: their repository, and what runs them."""
