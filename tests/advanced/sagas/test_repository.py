@@ -233,3 +233,16 @@ async def test_a_unit_of_work_may_be_used_after_its_end(session_factory, bank):
     found = await repository.find_by_correlation_id(correlation_id="o1", saga_type="Fulfilment")
     assert (found.status, found.reason) == (SagaStatus.CANCELLED, "Timeout exceeded")
     assert bank.asked == ["charge o1", "refund payment of o1"]
+
+
+async def test_a_state_that_json_cannot_hold_is_refused(uow_factory):
+    """By the name of the field, on both databases alike; nothing is saved."""
+
+    class Measured(SagaState):
+        value: float
+
+    measured = SQLAlchemySagaRepository(Measured, uow_factory)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"state.value is (nan|inf), which JSON cannot hold"):
+            await measured.add(Measured(id="m1", value=value))
+    assert not await measured.exists("m1")

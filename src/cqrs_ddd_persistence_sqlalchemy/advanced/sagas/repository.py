@@ -15,6 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.models import SagaStateModel
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.claims import Claims
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.due import DueSagas
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import to_document
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
@@ -73,14 +74,18 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         self._claims = Claims(self._rows, self._conditions())
 
     def to_model(self, entity: Saga) -> Any:
-        """Return the saga's state, without the history, and the history in a column of its own."""
+        """Return the saga's state, without the history, and the history in a column of its own.
+
+        Raises:
+            ValueError: naming what JSON cannot hold.
+        """
         return SagaStateModel(
             id=entity.id,
             saga_type=self._type,
             correlation_id=entity.correlation_id,
             status=entity.status,
             timeout_at=entity.timeout_at,
-            state=entity.model_dump(mode="json", exclude={"step_history"}),
+            state=to_document(entity.model_dump(mode="json", exclude={"step_history"}), "state"),
             events=[record.model_dump(mode="json") for record in entity.step_history],
             lease_until=None,
         )
