@@ -29,8 +29,9 @@ lint: $(READY) ## Check style, types, the rules of imports, and the SQL of migra
 	cd examples/traffic_fines && DATABASE_URL=postgresql:// ../../$(BIN)/alembic upgrade head --sql 2> /dev/null \
 		| ../../$(BIN)/squawk --config ../../.squawk.toml --stdin-filepath migrations.sql
 
-bench: $(READY) ## Compare the stores with the raw drivers
+bench: $(READY) ## Compare the stores with the raw drivers; look at query plans at a million rows
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m pytest -m slow tests/advanced/sagas/test_plans.py
 
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

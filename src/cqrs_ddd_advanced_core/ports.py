@@ -218,7 +218,11 @@ class ISagaRepository(Protocol[Saga]):
         ...
 
     async def save_claimed(self, entity: Saga, *, lease: timedelta, uow: Any = None) -> Saga:
-        """Save a saga and hold on to it until the lease ends; `add` gives it back."""
+        """Save a saga and hold on to it until the lease ends."""
+        ...
+
+    async def give_back(self, entity: Saga, *, uow: Any = None) -> Saga:
+        """Save a claimed saga and end the claim. `add` saves and leaves a claim as it is."""
         ...
 
     async def renew_claim(self, entity: Saga, *, lease: timedelta, uow: Any = None) -> None:

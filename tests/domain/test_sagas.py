@@ -341,3 +341,100 @@ async def test_a_saga_survives_its_journey_through_json():
     await saga.book_flight(Services())
     saga.suspend("why", until=datetime(2026, 5, 1, tzinfo=UTC))
     assert Trip.model_validate_json(saga.model_dump_json()).model_dump() == saga.model_dump()
+
+
+class Journey(SagaState):
+    @saga_step(compensation="stay", retries=1)
+    async def leave(self):
+        pass
+
+    @saga_step()
+    async def arrive(self):
+        pass
+
+    async def stay(self):
+        pass
+
+
+async def test_the_next_step_is_the_first_that_is_not_completed():
+    """In the order of their definition; None when all are."""
+    journey = Journey()
+    assert journey.next_step().name == "leave"
+    await journey.leave()
+    assert journey.next_step().name == "arrive"
+    await journey.arrive()
+    assert journey.next_step() is None
+
+
+async def test_a_step_that_is_begun_beforehand_is_one_run():
+    """Whoever records the beginning first, and calls the method then, has one record of one attempt."""
+    journey = Journey()
+    record = journey.begin_step(Journey.steps["leave"])
+    assert (journey.status, record.status, record.attempts) == (SagaStatus.RUNNING, StepStatus.RUNNING, 1)
+    await journey.leave()
+    assert [(each.status, each.attempts) for each in journey.step_history] == [(StepStatus.COMPLETED, 1)]
+
+
+async def test_a_run_that_nobody_saw_end_is_begun_again_and_counted():
+    """Whether its beginning is recorded first or not; the key stays the same."""
+    journey = Journey()
+    journey.begin_step(Journey.steps["leave"])
+    found = Journey.model_validate(journey.model_dump())
+    key = found.step_key("leave")
+    assert found.begin_step(Journey.steps["leave"]).attempts == 2
+    assert found.unfinished_step().name == "leave"
+    again = Journey.model_validate(found.model_dump())
+    await again.leave()
+    assert [(each.status, each.attempts) for each in again.step_history] == [(StepStatus.COMPLETED, 3)]
+    assert key == f"Journey:{journey.id}:leave:0"
+
+
+def test_failures_are_counted_since_the_last_completion():
+    """And a run that was given up by whoever watched it counts, too."""
+    journey = Journey()
+    for failures in (1, 2):
+        journey.begin_step(Journey.steps["leave"])
+        journey.fail_step("leave", TimeoutError("too long"))
+        journey.fail_step("leave", TimeoutError("said twice"))
+        assert journey.failures_of("leave") == failures
+    assert [each.error for each in journey.step_history] == ["TimeoutError: too long"] * 2
+    assert journey.failures_of("arrive") == 0
+
+
+async def test_the_key_of_a_compensation_is_that_of_its_run():
+    """The same until it has ended well."""
+    journey = Journey()
+    await journey.leave()
+    assert journey.step_key("stay") == f"Journey:{journey.id}:stay:0"
+    await journey.compensate_all()
+    assert journey.step_key("stay") == f"Journey:{journey.id}:stay:1"
+    with pytest.raises(DomainError, match="has no step 'fly'; its steps: leave, arrive"):
+        journey.step_key("fly")
+
+
+async def test_a_single_step_is_undone_in_a_saga_that_is_to_be_undone():
+    """Not before; and what was begun may be brought to its end meanwhile, but nothing new."""
+    journey = Journey()
+    await journey.leave()
+    (record,) = journey.to_be_compensated()
+    with pytest.raises(InvalidTransitionError, match="call request_compensation"):
+        await journey.compensate_step(record, {})
+    journey.begin_step(Journey.steps["leave"])
+    journey.request_compensation("no")
+    await journey.leave()
+    with pytest.raises(InvalidTransitionError, match="step 'arrive' runs only in a saga that is RUNNING"):
+        await journey.arrive()
+    for each in journey.to_be_compensated():
+        await journey.compensate_step(each, {})
+    assert journey.to_be_compensated() == []
+    assert {each.status for each in journey.step_history} == {StepStatus.COMPENSATED}
+
+
+def test_errors_are_recorded_as_every_database_stores_them():
+    """Without NUL and lone surrogates, and not at any length."""
+    journey = Journey()
+    journey.begin_step(Journey.steps["leave"])
+    journey.fail_step("leave", ValueError("a\0b\ud800" + "x" * 10_000))
+    error = journey.step_history[0].error
+    assert error.startswith("ValueError: a\N{REPLACEMENT CHARACTER}b?x")
+    assert len(error) < 5000

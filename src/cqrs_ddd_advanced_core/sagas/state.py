@@ -89,6 +89,11 @@ class SagaState(SagaLifecycle):
         completed = {record.name for record in self.step_history if record.status is StepStatus.COMPLETED}
         return next((step for name, step in self.steps.items() if name not in completed), None)
 
+    def unfinished_step(self) -> StepDefinition | None:
+        """Return the step that was begun, that nobody saw end, and that something undoes; None when there is none."""
+        steps = (step for step in self.steps.values() if step.compensation is not None)
+        return next((step for step in steps if self._begun(step.name)), None)
+
     def failures_of(self, name: str) -> int:
         """Return how often a step has failed since it was completed last."""
         failures = 0
@@ -101,20 +106,22 @@ class SagaState(SagaLifecycle):
         """Record that a step begins, or is tried again after a run that nobody saw end.
 
         The method itself does so when it is called. Who wants it recorded before, in a database say, calls this first.
+        In a saga that is COMPENSATING a step that was begun may be brought to its end, to be undone then.
 
         Raises:
             InvalidTransitionError: the saga does not run.
         """
         if self.status is SagaStatus.PENDING:
             self._enter(SagaStatus.RUNNING)
-        if self.status is not SagaStatus.RUNNING:
+        begun = self._begun(definition.name)
+        ends = begun is not None and self.status is SagaStatus.COMPENSATING
+        if self.status is not SagaStatus.RUNNING and not ends:
             raise InvalidTransitionError(
                 f"saga {self.id!r} is {self.status}: step {definition.name!r} runs only in a saga that is RUNNING",
                 current=self.status,
                 target=SagaStatus.RUNNING,
             )
         self._announced = definition.name
-        begun = self._begun(definition.name)
         if begun is not None:
             begun.attempts += 1
             return begun

@@ -189,6 +189,8 @@ async def test_a_claim_ends_with_its_lease_and_the_loser_cannot_save(engine, sag
     with pytest.raises(OptimisticConcurrencyError):
         await sagas.save(lost)
     await sagas.save(mine)
+    assert await sagas.find_stalled_sagas() == []
+    await sagas.give_back(mine)
     assert ids(await sagas.find_stalled_sagas()) == ["s1"]
 
 

@@ -245,6 +245,25 @@ async def test_a_saga_whose_save_meets_another_one_is_left_to_it(orders, waiting
     assert outside.done == ["pay", "ship"]
 
 
+async def test_a_saga_that_is_to_be_undone_ends_its_step_first(orders, waiting, make_runner, outside, engine):
+    """Asked for in the middle of a step: nobody begins to undo while it runs, and what it has done is undone, too."""
+    task = asyncio.create_task(make_runner().run_due())
+    await outside.reached.wait()
+    saga = await orders.get("o1")
+    saga.request_compensation("the customer has changed their mind")
+    await orders.add(saga)
+    assert await make_runner().run_due() == 0
+    outside.gates["ship"].set()
+    assert await task == 1
+    assert outside.done == ["pay", "ship"]
+    await end_lease(engine, "o1")
+    assert await make_runner().run_due() == 1
+    saga = await orders.get("o1")
+    assert (saga.status, saga.reason) == (SagaStatus.CANCELLED, "the customer has changed their mind")
+    assert outside.done == ["pay", "ship", "ship", "call back", "refund"]
+    assert len({key for what, key in outside.asked if what == "ship"}) == 1
+
+
 async def test_a_claim_is_renewed_and_saved_by_its_holder_only(orders, engine):
     """Whoever has lost it gets an error that says what, and changes nothing."""
     await orders.add(Order(id="o1"))
@@ -263,6 +282,8 @@ async def test_a_claim_is_renewed_and_saved_by_its_holder_only(orders, engine):
         with pytest.raises(ValueError, match="give a timedelta above 0"):
             await refused(theirs, lease=timedelta(0))
     await orders.add(theirs)
+    assert await orders.claim_due_sagas(lease=LEASE) == []
+    await orders.give_back(theirs)
     assert [each.id for each in await orders.claim_due_sagas(10, lease=LEASE)] == ["o1"]
 
 

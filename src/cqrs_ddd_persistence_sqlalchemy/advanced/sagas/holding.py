@@ -87,7 +87,7 @@ class HeldSaga(Generic[Saga]):
 
     async def give_back(self) -> None:
         """Save the saga, for whoever comes next."""
-        await self._write(lambda: self._repository.add(self.saga, uow=self._uow()))
+        await self._write(lambda: self._repository.give_back(self.saga, uow=self._uow()))
 
     async def leave(self, pause: timedelta) -> None:
         """Let nobody take the saga before the pause ends, without saving it."""

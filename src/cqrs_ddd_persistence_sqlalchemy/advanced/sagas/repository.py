@@ -43,7 +43,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
     """Stores sagas of one class in the table `sagas`, which classes share without meeting each other.
 
     Times are the database's: when a saga was updated, when a suspended one expires, until when a claim holds. A claim
-    counts the saga's version up, so whoever had loaded it before can save it no more. Saving a saga gives it back.
+    counts the saga's version up, so whoever had loaded it before can save it no more. A save by somebody else than the
+    worker does not end the claim: the worker may be in the middle of a step until its lease ends.
 
     Args:
         saga_cls: of the sagas; its name is stored with them.
@@ -87,7 +88,6 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             timeout_at=entity.timeout_at,
             state=to_document(entity.model_dump(mode="json", exclude={"step_history"}), "state"),
             events=[record.model_dump(mode="json") for record in entity.step_history],
-            lease_until=None,
         )
 
     def from_model(self, model: Any) -> Saga:
@@ -165,8 +165,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
     ) -> builtins.list[Saga]:
         """Take whatever a runner has to look after, each saga for one worker only.
 
-        That is: sagas that are PENDING; those at work that a runner had before, once its lease or its pause has ended,
-        or somebody has saved them meanwhile; stalled ones; expired ones. A saga that cannot be loaded is logged and
+        That is: sagas that are PENDING; those at work that a runner had before, once its lease or its pause has ended;
+        stalled ones; expired ones. A saga that cannot be loaded is logged and
         left until its lease ends: it keeps nobody from the others.
         """
         check_count("limit", limit)
@@ -181,13 +181,21 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         return [saga for row in rows if (saga := self._loaded(row)) is not None]
 
     async def save_claimed(self, entity: Saga, *, lease: timedelta, uow: SQLAlchemyUnitOfWork | None = None) -> Saga:
-        """Save a saga and hold on to it: nobody else is given it until the lease ends. `add` gives it back.
+        """Save a saga and hold on to it: nobody else is given it until the lease ends.
 
         Raises:
             OptimisticConcurrencyError: somebody else has saved or claimed it; nothing is written.
         """
         until = self._claims.until(lease)
         return await self._store(entity, uow, lambda connection: {"lease_until": until(dialect_of(connection))})
+
+    async def give_back(self, entity: Saga, *, uow: SQLAlchemyUnitOfWork | None = None) -> Saga:
+        """Save a claimed saga and end the claim: where it has something to do, it is due at once.
+
+        Raises:
+            OptimisticConcurrencyError: somebody else has saved or claimed it; nothing is written.
+        """
+        return await self._store(entity, uow, lambda connection: {"lease_until": dialect_of(connection).now})
 
     async def renew_claim(self, entity: Saga, *, lease: timedelta, uow: SQLAlchemyUnitOfWork | None = None) -> None:
         """Hold on to a claimed saga for longer, without saving it.
@@ -200,14 +208,9 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
                 raise LeaseLostError("saga", (entity.id,))
 
     def _computed(self, entity: Saga, connection: AsyncConnection) -> dict[str, Any]:
-        dialect, lease = dialect_of(connection), self._rows.columns["lease_until"]
-        values: dict[str, Any] = {}
-        if stored_version(entity) is not None:
-            # Given back, but still a runner's: it is due at once, if there is something to do.
-            values["lease_until"] = sa.case((lease.is_not(None), dialect.now), else_=sa.null())
-        if entity.timeout is not None:
-            values["timeout_at"] = dialect.later(sa.literal(entity.timeout.total_seconds(), sa.Double()))
-        return values
+        if entity.timeout is None:
+            return {}
+        return {"timeout_at": dialect_of(connection).later(sa.literal(entity.timeout.total_seconds(), sa.Double()))}
 
     async def _written(self, connection: AsyncConnection, entity: Saga) -> None:
         if entity.timeout is not None:

@@ -120,6 +120,9 @@ class SagaWork(Generic[Saga]):
 
     async def _compensate(self, saga: Saga) -> None:
         """Undo what is left, each step saved as it is undone; pause when something could not be."""
+        unfinished = saga.unfinished_step()
+        if unfinished is not None:  # only its end tells what there is to be undone
+            await self._run_step(saga, unfinished)
         for record in saga.to_be_compensated():
             if self._is_stopping():
                 return await self._held.give_back()
