@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.sagas.state import SagaState
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import LeaseClock, run_while_renewed
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
@@ -52,8 +53,9 @@ class HeldSaga(Generic[Saga]):
         self._repository = repository
         self._lease = lease
         self._uow_factory = uow_factory
-        self._renewed_at = claimed_at
+        self._clock = LeaseClock(lease, claimed_at)
         self._writing = asyncio.Lock()
+        self._is_let_go = False
 
     async def while_held(self, work: Coroutine[None, None, None]) -> None:
         """Run some work on the saga, and cancel it when the saga is lost.
@@ -61,21 +63,8 @@ class HeldSaga(Generic[Saga]):
         Raises:
             LeaseLostError: somebody else has taken the saga, or the lease could not be renewed in time.
         """
-        working, renewing = asyncio.create_task(work), asyncio.create_task(self._renew())
-        try:
-            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost = not working.done()
-            working.cancel()
-            renewing.cancel()
-            await asyncio.wait({working, renewing})
-        if not renewing.cancelled():
-            renewing.result()
-        if lost:
+        if not await run_while_renewed(work, self._renew()):
             raise LeaseLostError("saga", (self.saga.id,))
-        if working.cancelled():
-            raise RuntimeError(f"saga {self.saga.id!r}: a step was cancelled from inside")
-        working.result()
 
     async def keep(self) -> None:
         """Save the saga and hold on to it."""
@@ -83,26 +72,26 @@ class HeldSaga(Generic[Saga]):
 
     async def put_off(self, pause: timedelta) -> None:
         """Save the saga, for nobody to take before the pause ends."""
-        await self._write(lambda: self._repository.save_claimed(self.saga, lease=pause, uow=self._uow()))
+        await self._write(lambda: self._repository.save_claimed(self.saga, lease=pause, uow=self._uow()), last=True)
 
     async def give_back(self) -> None:
         """Save the saga, for whoever comes next."""
-        await self._write(lambda: self._repository.give_back(self.saga, uow=self._uow()))
+        await self._write(lambda: self._repository.give_back(self.saga, uow=self._uow()), last=True)
 
     async def leave(self, pause: timedelta) -> None:
         """Let nobody take the saga before the pause ends, without saving it."""
-        await self._write(lambda: self._repository.renew_claim(self.saga, lease=pause, uow=self._uow()))
+        await self._write(lambda: self._repository.renew_claim(self.saga, lease=pause, uow=self._uow()), last=True)
 
     def _uow(self) -> SQLAlchemyUnitOfWork | None:
         return self._uow_factory() if self._uow_factory is not None else None
 
-    async def _write(self, write: Callable[[], Awaitable[object]]) -> None:
+    async def _write(self, write: Callable[[], Awaitable[object]], *, last: bool = False) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                await self._write_once(write)
+                await self._write_once(write, last=last)
             except Exception as error:
-                if not is_passing(error) or self._seconds_left() <= pause:
+                if not is_passing(error) or self._clock.seconds_left <= pause:
                     raise
                 logger.warning("saga %r: trying again in %g s: %s", self.saga.id, pause, error)
             else:
@@ -110,19 +99,21 @@ class HeldSaga(Generic[Saga]):
             await asyncio.sleep(pause)
             pause *= 2
 
-    async def _write_once(self, write: Callable[[], Awaitable[object]]) -> None:
+    async def _write_once(self, write: Callable[[], Awaitable[object]], *, last: bool = False) -> None:
         async with self._writing:  # a renewal meanwhile would go by the version before
+            if self._is_let_go:
+                return  # a renewal would take the saga again
             begun = monotonic()
             await write()
-            self._renewed_at = begun
+            self._clock.begin_again(begun)
+            self._is_let_go = last
 
     async def _renew(self) -> None:
         """Renew the lease at each third of it; return when it is lost."""
-        third = self._lease.total_seconds() / 3
         while True:
-            await asyncio.sleep(min(third, max(0.0, self._seconds_left())))
+            await asyncio.sleep(min(self._clock.seconds / 3, self._clock.seconds_left))
             try:
-                async with asyncio.timeout(max(0.0, self._seconds_left())):
+                async with asyncio.timeout(self._clock.seconds_left):
                     await self._write_once(
                         lambda: self._repository.renew_claim(self.saga, lease=self._lease, uow=self._uow())
                     )
@@ -132,6 +123,3 @@ class HeldSaga(Generic[Saga]):
                 if not is_passing(error):
                     raise
                 logger.warning("saga %r: the lease could not be renewed: %s", self.saga.id, error)
-
-    def _seconds_left(self) -> float:
-        return self._renewed_at + self._lease.total_seconds() - monotonic()
