@@ -198,7 +198,7 @@ async def test_a_step_that_is_cancelled_from_inside_does_not_stop_the_runner(uow
     runner = make_runner(odd, max_backoff=timedelta(hours=1))
     assert await runner.run_due() == 1
     assert await runner.run_due() == 0
-    assert "a step was cancelled from inside" in caplog.text
+    assert "the work was cancelled from inside" in caplog.text
     assert (await odd.get("s1")).step_history[0].status is StepStatus.RUNNING
 
 
