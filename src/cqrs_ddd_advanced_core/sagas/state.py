@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
+from cqrs_ddd_advanced_core.arguments import arguments_of
 from cqrs_ddd_advanced_core.exceptions import CompensationError, DomainError, InvalidTransitionError
-from cqrs_ddd_advanced_core.sagas.compensation import arguments_of
 from cqrs_ddd_advanced_core.sagas.decorators import StepDefinition, steps_of
 from cqrs_ddd_advanced_core.sagas.lifecycle import SagaLifecycle
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus

@@ -3,60 +3,118 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
+from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from datetime import timedelta
 
+    Write = Callable[[], Awaitable[object]]
 
-class LeaseClock:
-    """How long a lease still holds, by this process's monotonic clock: a little shorter than by the database's.
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.1
+
+
+class Guard:
+    """Keeps a lease while some work is done under it.
+
+    How long the lease still holds is told by this process's monotonic clock, begun before each statement: it ends a
+    little earlier than the lease in the database. Writes and renewals take turns, as a write may change what a renewal
+    goes by.
 
     Args:
-        lease: its length.
-        begun: a moment before the statement that began it was sent.
+        kind: of what is leased, such as "saga".
+        name: which one.
+        lease: how long it holds without renewal.
+        claimed_at: a moment of the monotonic clock before the statement that began it.
     """
 
-    def __init__(self, lease: timedelta, begun: float) -> None:
-        self.seconds = lease.total_seconds()
-        self._begun = begun
+    def __init__(self, kind: str, name: str, lease: timedelta, claimed_at: float) -> None:
+        self._kind = kind
+        self._name = name
+        self._lease_seconds = lease.total_seconds()
+        self._begun = claimed_at
+        self._writing = asyncio.Lock()
+        self._is_let_go = False
 
-    def begin_again(self, begun: float) -> None:
-        """Note that the lease was renewed by a statement sent after `begun`."""
-        self._begun = begun
+    async def run(self, work: Coroutine[None, None, None], renew: Write, *, every_seconds: float | None = None) -> None:
+        """Run some work, renew its lease beside it, and cancel the work when the lease is lost.
+
+        Args:
+            work: whatever it raises passes.
+            renew: raises LeaseLostError when somebody else has the lease.
+            every_seconds: between renewals; a third of the lease unless given.
+
+        Raises:
+            LeaseLostError: somebody else has taken it, or it could not be renewed in time.
+            RuntimeError: the work was cancelled from inside, by itself.
+        """
+        working = asyncio.create_task(work)
+        renewing = asyncio.create_task(self._keep_renewing(renew, every_seconds or self._lease_seconds / 3))
+        try:
+            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            has_ended = working.done()
+            working.cancel()
+            renewing.cancel()
+            await asyncio.wait({working, renewing})
+        if not renewing.cancelled():
+            renewing.result()
+        if not has_ended:
+            raise LeaseLostError(self._kind, (self._name,))
+        if working.cancelled():
+            raise RuntimeError(f"{self._kind} {self._name!r}: the work was cancelled from inside")
+        working.result()
+
+    async def write(self, write: Write, *, last: bool = False) -> None:
+        """Write under the lease; what the database could not take just now is tried again as long as the lease holds.
+
+        Args:
+            write: whatever it raises passes.
+            last: whether it gives the lease up, so that nothing may renew it any more.
+        """
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self._write_once(write, last=last)
+            except Exception as error:
+                if not is_passing(error) or self._seconds_left <= pause:
+                    raise
+                logger.warning("%s %r: trying again in %g s: %s", self._kind, self._name, pause, error)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause *= 2
 
     @property
-    def seconds_left(self) -> float:
-        """Seconds until it ends, 0.0 when it has."""
-        return max(0.0, self._begun + self.seconds - monotonic())
+    def _seconds_left(self) -> float:
+        return max(0.0, self._begun + self._lease_seconds - monotonic())
 
+    async def _write_once(self, write: Write, *, last: bool = False) -> None:
+        async with self._writing:
+            if self._is_let_go:
+                return
+            begun = monotonic()
+            await write()
+            self._begun = begun
+            self._is_let_go = last
 
-async def run_while_renewed(work: Coroutine[None, None, None], renewal: Coroutine[None, None, None]) -> bool:
-    """Run some work beside the renewal of its lease, and cancel it when the renewal returns before.
-
-    Whatever one of them raises is raised here, and the other one is cancelled.
-
-    Returns:
-        Whether the work has come to its end.
-
-    Raises:
-        RuntimeError: the work was cancelled from inside, by itself.
-    """
-    working, renewing = asyncio.create_task(work), asyncio.create_task(renewal)
-    try:
-        await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        has_ended = working.done()
-        working.cancel()
-        renewing.cancel()
-        await asyncio.wait({working, renewing})
-    if not renewing.cancelled():
-        renewing.result()
-    if not has_ended:
-        return False
-    if working.cancelled():
-        raise RuntimeError("the work was cancelled from inside")
-    working.result()
-    return True
+    async def _keep_renewing(self, renew: Write, every_seconds: float) -> None:
+        """Return when the lease is lost."""
+        while True:
+            await asyncio.sleep(min(every_seconds, self._seconds_left))
+            try:
+                async with asyncio.timeout(self._seconds_left):
+                    await self._write_once(renew)
+            except (LeaseLostError, TimeoutError):
+                return
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                logger.warning("%s %r: the lease could not be renewed: %s", self._kind, self._name, error)

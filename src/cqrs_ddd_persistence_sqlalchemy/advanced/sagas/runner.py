@@ -8,7 +8,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cqrs_ddd_advanced_core.sagas.compensation import arguments_of
+from cqrs_ddd_advanced_core.arguments import arguments_of
 from cqrs_ddd_advanced_core.sagas.state import SagaState
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations

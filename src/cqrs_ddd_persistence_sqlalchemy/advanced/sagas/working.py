@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from cqrs_ddd_advanced_core.arguments import arguments_of
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_advanced_core.exceptions import DomainError
-from cqrs_ddd_advanced_core.sagas.compensation import arguments_of
 from cqrs_ddd_advanced_core.sagas.state import SagaState
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import backoff_seconds

@@ -1,4 +1,4 @@
-"""Finding what a method of a saga is to be called with."""
+"""Finding what a method is to be called with, by the names of its parameters."""
 
 from __future__ import annotations
 
