@@ -143,7 +143,8 @@ async def test_a_write_that_fails_in_passing_is_tried_again(orders, make_runner,
 
     monkeypatch.setattr(orders, "save_claimed", save_sometimes)
     monkeypatch.setattr(
-        "cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding.is_passing", lambda error: type(error) is TimeoutError
+        "cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding.is_passing",
+        lambda error: type(error) is TimeoutError,
     )
     assert await make_runner().run_due() == 1
     assert outside.done == ["pay", "ship", "thank"]
