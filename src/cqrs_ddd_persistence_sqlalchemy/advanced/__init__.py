@@ -1,4 +1,4 @@
-"""Stores for the patterns around the event store: projections, their positions, and what runs them."""
+"""Stores for the patterns around the event store: projections and what runs them, sagas, snapshots."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionS
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLetter, SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas import SQLAlchemySagaRepository
+from cqrs_ddd_persistence_sqlalchemy.advanced.snapshots import SQLAlchemySnapshotStore
 
 __all__ = [
     "DeadLetter",
@@ -18,4 +19,5 @@ __all__ = [
     "SQLAlchemyProjectionPositionStore",
     "SQLAlchemyProjectionStore",
     "SQLAlchemySagaRepository",
+    "SQLAlchemySnapshotStore",
 ]
