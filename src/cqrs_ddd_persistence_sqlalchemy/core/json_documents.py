@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911, PLR0912  (on
             raise ValueError(f"{path} is {value}, which JSON cannot hold")
         case BaseModel():
             return jsonable(value.model_dump(by_alias=True), path)
+        case Secret() | SecretStr() | SecretBytes():
+            raise ValueError(f"{path} is a {type(value).__name__}, of which JSON would hold asterisks")
     try:
         form = to_jsonable_python(value)
     except RecursionError:
