@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import ExactDecimal, UTCDateTi
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_THRESHOLD = 50
+PAGE = Path(__file__).parents[1] / "docs" / "snapshots.md"
 
 
 class Base(DeclarativeBase):
@@ -185,3 +188,18 @@ async def test_strategy_2_aggregates_that_were_not_updated_for_long(engine, uow,
     snapshot = await snapshot_store.get_latest_snapshot("Order", "old")
     assert Order(**snapshot["snapshot_data"]) == Order(id="old", version=2, total=Decimal("9.90"))
     assert await snapshot_store.get_latest_snapshot("Order", "new") is None
+
+
+async def test_the_code_of_the_page_runs(session_factory, events):
+    """What docs/snapshots.md shows saves at each fiftieth version that is passed, and loads from there."""
+    page = {"SQLAlchemySnapshotStore": SQLAlchemySnapshotStore, "sessions": session_factory, "Account": Order}
+    counting = page["events"] = Counting(events)
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0], page)
+    await events.append([line_added("a1") for _ in range(60)])
+    await page["snapshot_every_fifty"](await page["load"]("a1"), version_before=49)
+    await events.append([line_added("a1") for _ in range(5)])
+    account = await page["load"]("a1")
+    await page["snapshot_every_fifty"](account, version_before=60)
+    assert (account.version, account.total) == (65, Decimal("6.50"))
+    await page["load"]("a1")
+    assert counting.loaded == [60, 5, 5]

@@ -31,7 +31,7 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     Raises:
         ValueError: naming the place of a value that JSON or a database cannot hold: NaN, infinity, NUL characters
-            (PostgreSQL), lone surrogates, keys that are not strings, objects without a JSON form.
+            (PostgreSQL), lone surrogates, keys that are not strings, secrets, objects without a JSON form.
     """
     try:
         return {_key(key, name): jsonable(item, f"{name}.{key}") for key, item in value.items()}
