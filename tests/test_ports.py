@@ -12,6 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
     SQLAlchemyProjectionPositionStore,
     SQLAlchemyProjectionStore,
     SQLAlchemySagaRepository,
+    SQLAlchemySnapshotStore,
 )
 
 PAIRS = [
@@ -19,6 +20,7 @@ PAIRS = [
     (ports.IProjectionStore, SQLAlchemyProjectionStore),
     (ports.IProjectionPositionStore, SQLAlchemyProjectionPositionStore),
     (ports.ISagaRepository, SQLAlchemySagaRepository),
+    (ports.ISnapshotStore, SQLAlchemySnapshotStore),
 ]
 METHODS = [
     (port, store, name)

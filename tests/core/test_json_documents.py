@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
@@ -108,6 +108,10 @@ REFUSED = [
     pytest.param(object(), r"^document\.value is a object, which has no JSON form", id="object"),
     pytest.param(len, r"^document\.value is a builtin_function_or_method, which has no JSON form", id="function"),
     pytest.param(b"\xff", r"^document\.value is a bytes, which has no JSON form", id="bytes"),
+    pytest.param(SecretStr("s"), r"^document\.value is a SecretStr, of which JSON would hold asterisks", id="secret"),
+    pytest.param(
+        [Anything(value=SecretBytes(b"s"))], r"^document\.value\[0\]\.value is a SecretBytes", id="secret deep"
+    ),
     pytest.param({1: 2}, r"^document\.value has the key 1: keys of JSON objects are strings", id="key"),
     pytest.param({None: 2}, r"^document\.value has the key None: keys of JSON objects are strings", id="None as key"),
     pytest.param(

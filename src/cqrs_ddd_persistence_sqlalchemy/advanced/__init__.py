@@ -1,4 +1,4 @@
-"""Stores for the patterns around the event store: projections, their positions, and what runs them."""
+"""Stores for the patterns around the event store: projections and what runs them, sagas, snapshots."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLe
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.repository import SQLAlchemySagaRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.runner import SagaRunner
+from cqrs_ddd_persistence_sqlalchemy.advanced.snapshots import SQLAlchemySnapshotStore
 
 __all__ = [
     "DeadLetter",
@@ -19,5 +20,6 @@ __all__ = [
     "SQLAlchemyProjectionPositionStore",
     "SQLAlchemyProjectionStore",
     "SQLAlchemySagaRepository",
+    "SQLAlchemySnapshotStore",
     "SagaRunner",
 ]

@@ -60,6 +60,19 @@ projection_dead_letters = sa.Table(
     sa.Index("ix_projection_dead_letters_stream", "projection_name", "aggregate_id", "event_position"),
 )
 
+#: What aggregates were like at some of their versions.
+snapshots = sa.Table(
+    "snapshots",
+    Base.metadata,
+    sa.Column("aggregate_type", sa.String(ID_LENGTH), primary_key=True),
+    sa.Column("aggregate_id", sa.String(ID_LENGTH), primary_key=True),
+    sa.Column("version", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("snapshot_data", JSONDocument, nullable=False),
+    # Of the class that wrote it; NULL where the application does not count them.
+    sa.Column("schema_version", sa.BigInteger()),
+    sa.Column("created_at", UTCDateTime(), nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")),
+)
+
 
 class SagaStateModel(Base):
     """A saga: its state without the history, the history, and what is looked for in columns of its own."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     Raises:
         ValueError: naming the place of a value that JSON or a database cannot hold: NaN, infinity, NUL characters
-            (PostgreSQL), lone surrogates, keys that are not strings, objects without a JSON form.
+            (PostgreSQL), lone surrogates, keys that are not strings, secrets, objects without a JSON form.
     """
     try:
         return {_key(key, name): jsonable(item, f"{name}.{key}") for key, item in value.items()}
@@ -103,6 +103,8 @@ def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911, PLR0912  (on
             raise ValueError(f"{path} is {value}, which JSON cannot hold")
         case BaseModel():
             return jsonable(value.model_dump(by_alias=True), path)
+        case Secret() | SecretStr() | SecretBytes():
+            raise ValueError(f"{path} is a {type(value).__name__}, of which JSON would hold asterisks")
     try:
         form = to_jsonable_python(value)
     except RecursionError:

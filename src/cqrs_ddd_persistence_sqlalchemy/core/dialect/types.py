@@ -110,6 +110,24 @@ _SQLITE = sqlite.dialect()
 
 JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
+
+class JSONText(sa.TypeDecorator[str]):
+    """JSON that is text already, on its way into a `JSONDocument` column.
+
+    The engine's serializer is left out: it may spell numbers in ways that JSONB takes for other ones.
+    """
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Use the column's type."""
+        return postgresql.JSONB() if dialect.name == "postgresql" else sa.JSON()
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        """Pass the text on as it is."""
+
+
 # SQLite gives automatic numbers to a column spelled INTEGER only.
 BigIntegerKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
