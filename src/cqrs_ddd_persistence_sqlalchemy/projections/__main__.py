@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyDeadLetterStore, SQLAlchemyProjectionControl
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, configure_engine
-from cqrs_ddd_persistence_sqlalchemy.exceptions import PROJECTIONS_COMMAND, PersistenceError
-from cqrs_ddd_persistence_sqlalchemy.projections.printing import Bar, as_table, as_text
+from cqrs_ddd_persistence_sqlalchemy.command_line.printing import Bar, as_table, as_text, say
+from cqrs_ddd_persistence_sqlalchemy.command_line.running import add_database_options, database, run_command
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PROJECTIONS_COMMAND
 from cqrs_ddd_persistence_sqlalchemy.projections.running import run_until_told
 from cqrs_ddd_persistence_sqlalchemy.schema import abandon_rebuild, rebuild
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import (
-    ConfigurationError,
-    add_config_options,
-    configured_url,
-    load_config,
-)
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import load_config
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import chosen_projections
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from cqrs_ddd_advanced_core.projections.projection import Projection
 
@@ -54,30 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 when it is done, 1 for `status` when a projection is paused, 2 when it cannot be done.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        return asyncio.run(_run(options))
-    except (ConfigurationError, PersistenceError, ValueError) as error:
-        return _failed(str(error))
-    except KeyboardInterrupt:
-        return _failed("interrupted", code=130)
-    except Exception as error:  # what the drivers and the network raise, wrapped or not
-        reasons = (dialect.connect_error(error) for dialect in DIALECTS.values())
-        reason = next((reason for reason in reasons if reason is not None), None)
-        if reason is None:
-            raise
-        return _failed(f"the database does not answer as it should: {reason}")
-
-
-def _failed(message: str, code: int = 2) -> int:
-    print(f"FAILED: {message}", file=sys.stderr)  # noqa: T201
-    return code
+    return run_command(_run(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROJECTIONS_COMMAND, description=__doc__)
-    add_config_options(parser)
-    parser.add_argument("--url", help="the database; otherwise DATABASE_URL, the ini's sqlalchemy.url, or app.db")
+    add_database_options(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     status = commands.add_parser("status", help="position, lag, state and owner of each; exits with 1 if one is paused")
     status.add_argument("--json", action="store_true", help="for scripts")
@@ -108,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.section)
-    async with _database(configured_url(config, options.url, "--url")) as session_factory:
+    async with database(options) as session_factory:
         control = SQLAlchemyProjectionControl(session_factory)
         letters = SQLAlchemyDeadLetterStore(session_factory)
         match options.command:
             case "status":
                 found = await control.status()
-                print(as_text(found) if options.json else as_table(found, _STATUS))  # noqa: T201
+                say(as_text(found) if options.json else as_table(found, _STATUS))
                 return int(any(each.state == "paused" for each in found))
             case "run":
                 chosen = chosen_projections(config, options.names)
@@ -128,17 +98,17 @@ async def _run(options: argparse.Namespace) -> int:
             case "rebuild":
                 await _rebuild(chosen_projections(config, [options.name])[0], session_factory, options)
             case "pause":
-                _say("paused" if await control.pause(options.name) else "was paused already")
+                say("paused" if await control.pause(options.name) else "was paused already")
             case "resume":
-                _say("resumed" if await control.resume(options.name) else "was not paused")
+                say("resumed" if await control.resume(options.name) else "was not paused")
             case "parked":
                 rows = await letters.parked(options.name, limit=options.limit)
-                print(as_text(rows) if options.json else as_table(rows, _LETTERS))  # noqa: T201
+                say(as_text(rows) if options.json else as_table(rows, _LETTERS))
             case "replay":
                 count = await letters.request_replay(options.name, options.positions or None)
-                _say(f"{count} events will be tried again by the projection's runner")
+                say(f"{count} events will be tried again by the projection's runner")
             case "discard":
-                _say(f"{await letters.discard(options.name, options.positions or None)} events are forgotten")
+                say(f"{await letters.discard(options.name, options.positions or None)} events are forgotten")
     return 0
 
 
@@ -146,7 +116,7 @@ async def _rebuild(
     projection: Projection, session_factory: async_sessionmaker[AsyncSession], options: argparse.Namespace
 ) -> None:
     if options.abandon:
-        _say("dropped" if await abandon_rebuild(projection, session_factory) else "there was nothing to drop")
+        say("dropped" if await abandon_rebuild(projection, session_factory) else "there was nothing to drop")
         return
     bar = Bar()
     try:
@@ -159,20 +129,7 @@ async def _rebuild(
         )
     finally:
         bar.end()
-    _say(f"rebuilt from the events up to position {position}")
-
-
-def _say(text: str) -> None:
-    print(text)  # noqa: T201
-
-
-@asynccontextmanager
-async def _database(url: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    engine = configure_engine(create_async_engine(url))
-    try:
-        yield async_sessionmaker(engine, expire_on_commit=False)
-    finally:
-        await engine.dispose()
+    say(f"rebuilt from the events up to position {position}")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _WIDEST = 60
 _BAR_WIDTH = 30
+_SHORT_BAR_WIDTH = 10
 
 
 def as_text(rows: Sequence[Any]) -> str:
@@ -20,15 +21,56 @@ def as_text(rows: Sequence[Any]) -> str:
     return json.dumps([asdict(row) for row in rows], default=lambda moment: moment.isoformat(), indent=2)
 
 
-def as_table(rows: Sequence[Any], columns: Sequence[str]) -> str:
-    """Return dataclasses in columns; long texts are cut."""
+def as_table(
+    rows: Sequence[Any], columns: Sequence[str], *, computed: Mapping[str, Callable[[Any], str]] | None = None
+) -> str:
+    """Return dataclasses in columns; long texts are cut.
+
+    Args:
+        rows: the dataclasses.
+        columns: attributes, or names in `computed`.
+        computed: what makes the text of a column from a row.
+    """
+    computed = computed or {}
     if not rows:
         return "none"
     lines = [[column.replace("_", " ") for column in columns]]
-    lines += [[_cell(getattr(row, column)) for column in columns] for row in rows]
+    lines += [
+        [computed[column](row) if column in computed else _cell(getattr(row, column)) for column in columns]
+        for row in rows
+    ]
     widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
     texts = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(text.rstrip() for text in texts)
+
+
+def as_record(row: Any) -> str:
+    """Return a dataclass as lines of name and value, whole."""
+    values = {name: value for name, value in asdict(row).items() if value is not None}
+    width = max(len(name) for name in values)
+    return "\n".join(f"{name.replace('_', ' ').ljust(width)}  {_whole(value)}" for name, value in values.items())
+
+
+def as_bar(done: int, of: int) -> str:
+    """Return a bar with the numbers beside it; "-" where nobody knows how much there is."""
+    if not of:
+        return str(done) if done else "-"
+    filled = min(_SHORT_BAR_WIDTH, _SHORT_BAR_WIDTH * done // of)
+    return f"[{'#' * filled}{'.' * (_SHORT_BAR_WIDTH - filled)}] {done:,} of {of:,}"
+
+
+def say(text: str) -> None:
+    """Print to standard output."""
+    print(text, flush=True)  # noqa: T201
+
+
+def _whole(value: Any) -> str:
+    match value:
+        case datetime():
+            return value.isoformat(" ", "seconds")
+        case dict():
+            return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _cell(value: Any) -> str:

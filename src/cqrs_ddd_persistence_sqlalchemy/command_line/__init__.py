@@ -1,0 +1,1 @@
+"""What the commands share: their database, their errors, what they print."""
