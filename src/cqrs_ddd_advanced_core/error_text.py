@@ -5,7 +5,11 @@ LONGEST = 4000
 
 def described(error: BaseException) -> str:
     """Return an error as text: its class, and what it says."""
-    return shortened(f"{type(error).__name__}: {error}")
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  (an error in telling an error must not hide the first one)
+        text = "(it cannot be told)"
+    return shortened(f"{type(error).__name__}: {text}")
 
 
 def shortened(text: str) -> str:

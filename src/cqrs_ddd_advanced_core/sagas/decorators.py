@@ -79,11 +79,41 @@ def saga_step(
 
 
 def steps_of(saga_class: type) -> dict[str, StepDefinition]:
-    """Return the steps of a saga class by name, in the order of their definition; those of base classes come first."""
+    """Return the steps of a saga class by name, in the order of their definition; those of base classes come first.
+
+    Raises:
+        DomainError: a step of a base class is overridden by what is no step.
+    """
     bases = reversed(saga_class.__mro__)
     names = dict.fromkeys(name for base in bases for name, value in vars(base).items() if _definition(value))
-    found = ((name, _definition(getattr(saga_class, name))) for name in names)
-    return {name: definition for name, definition in found if definition is not None}
+    found = {}
+    for name in names:
+        definition = _definition(getattr(saga_class, name))
+        if definition is None:
+            raise DomainError(
+                f"saga {saga_class.__name__}: {name!r} overrides a step and is none: decorate it with @saga_step, too"
+            )
+        if definition.name == name:  # another name for a step is no further step
+            found[name] = definition
+    return found
+
+
+def check_compensation(saga_class: type, step: StepDefinition) -> None:
+    """Make sure that what undoes a step can be called.
+
+    Raises:
+        DomainError: it is no async method, or is a step itself.
+    """
+    if step.compensation is None:
+        return
+    method = getattr(saga_class, step.compensation, None)
+    which = f"saga {saga_class.__name__}: step {step.name!r} is undone by {step.compensation!r}, which is"
+    if method is None or not callable(method):
+        raise DomainError(f"{which} no method of it")
+    if not inspect.iscoroutinefunction(method):
+        raise DomainError(f"{which} not an async method")
+    if _definition(method) is not None:
+        raise DomainError(f"{which} a step itself: give the compensation a method of its own")
 
 
 def _definition(method: object) -> StepDefinition | None:

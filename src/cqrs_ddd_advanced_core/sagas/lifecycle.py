@@ -11,6 +11,8 @@ from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_advanced_core.exceptions import InvalidTransitionError
 from cqrs_ddd_advanced_core.sagas.status import TRANSITIONS, SagaStatus
 
+_LONGEST_TIMEOUT = timedelta(days=365_000)
+
 
 class SagaLifecycle(BaseModel):
     """What may become of a saga; `SagaState`, which adds its steps, is the class to derive from."""
@@ -25,6 +27,8 @@ class SagaLifecycle(BaseModel):
     error: str | None = None
 
     _timeout: timedelta | None = PrivateAttr(default=None)
+    #: While something runs in a saga that is to be undone: what it makes of the status is not to be.
+    _is_settled: bool = PrivateAttr(default=False)
 
     @property
     def saga_type(self) -> str:
@@ -54,6 +58,10 @@ class SagaLifecycle(BaseModel):
             raise ValueError(f"suspend: timeout is a timedelta from 0, not {timeout!r}")
         if until is not None and (not isinstance(until, datetime) or until.utcoffset() is None):
             raise ValueError(f"suspend: until is an aware datetime, such as datetime.now(UTC), not {until!r}")
+        if timeout is not None and timeout > _LONGEST_TIMEOUT:
+            raise ValueError(f"suspend: timeout is {timeout}, which no database's calendar holds")
+        if self._is_settled:
+            return
         self._enter(SagaStatus.SUSPENDED)
         self.reason = reason
         self._timeout = timeout
@@ -70,6 +78,8 @@ class SagaLifecycle(BaseModel):
         Raises:
             InvalidTransitionError: the saga is over, or being compensated.
         """
+        if self._is_settled:
+            return
         if self.status is not SagaStatus.RUNNING:
             self._enter(SagaStatus.RUNNING)
         self.reason = self._timeout = self.timeout_at = None
@@ -104,14 +114,17 @@ class SagaLifecycle(BaseModel):
         """Say that the saga is to be undone; whoever runs it calls compensate_all() then. Harmless to repeat.
 
         Args:
-            reason: why; it becomes that of the cancellation.
+            reason: why; it becomes that of the cancellation. One that has failed keeps its reason unless given another.
 
         Raises:
             InvalidTransitionError: the saga is completed or cancelled.
         """
-        if self.status is not SagaStatus.COMPENSATING:
-            self._enter(SagaStatus.COMPENSATING)
-            self._timeout = self.timeout_at = None
+        if self.status is SagaStatus.COMPENSATING:
+            return
+        has_failed = self.status is SagaStatus.FAILED
+        self._enter(SagaStatus.COMPENSATING)
+        self._timeout = self.timeout_at = self.error = None
+        if reason is not None or not has_failed:
             self.reason = reason
 
     def _enter(self, status: SagaStatus) -> None:
@@ -122,7 +135,7 @@ class SagaLifecycle(BaseModel):
 
     def _end(self, status: SagaStatus) -> bool:
         """Enter a terminal status; False for the one it is in already."""
-        if self.status is status:
+        if self.status is status or self._is_settled:
             return False
         self._enter(status)
         self._timeout = self.timeout_at = None

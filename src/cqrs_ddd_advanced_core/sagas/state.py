@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
 from cqrs_ddd_advanced_core.arguments import arguments_of
+from cqrs_ddd_advanced_core.cancellation import is_cancelled
 from cqrs_ddd_advanced_core.exceptions import CompensationError, DomainError, InvalidTransitionError
-from cqrs_ddd_advanced_core.sagas.decorators import StepDefinition, steps_of
+from cqrs_ddd_advanced_core.sagas.decorators import StepDefinition, check_compensation, steps_of
 from cqrs_ddd_advanced_core.sagas.lifecycle import SagaLifecycle
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
 from cqrs_ddd_advanced_core.sagas.steps import StepRecord, StepStatus
@@ -42,17 +44,15 @@ class SagaState(SagaLifecycle):
     _services: dict[str, Any] = PrivateAttr(default_factory=dict)
     _arguments: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _announced: str | None = PrivateAttr(default=None)
+    _running: set[str] = PrivateAttr(default_factory=set)
+    _undone: StepRecord | None = PrivateAttr(default=None)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         """Find the steps, and make sure that what undoes them is there."""
         cls.steps = steps_of(cls)
         for step in cls.steps.values():
-            if step.compensation is not None and not callable(getattr(cls, step.compensation, None)):
-                raise DomainError(
-                    f"saga {cls.__name__}: step {step.name!r} is undone by {step.compensation!r}, "
-                    "which is no method of it"
-                )
+            check_compensation(cls, step)
 
     def bind(self, **services: Any) -> None:
         """Say which services steps and compensations get, by the names of their parameters."""
@@ -70,19 +70,20 @@ class SagaState(SagaLifecycle):
         there.
 
         Args:
-            name: of a step, or of a method that undoes one.
+            name: of a step, or of a method that undoes one: then the key is that of the step which is being undone.
         """
         if name in self.steps:
-            ended = {StepStatus.COMPLETED, StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED}
-            runs = sum(record.name == name and record.status in ended for record in self.step_history)
+            number = sum(record.name == name and record.has_been_completed for record in self.step_history)
         elif any(step.compensation == name for step in self.steps.values()):
-            undone = StepStatus.COMPENSATED
-            runs = sum(record.compensation == name and record.status is undone for record in self.step_history)
+            of_name = [each for each in self.step_history if each.compensation == name and each.has_been_completed]
+            undone = self._undone if self._undone is not None and self._undone.compensation == name else None
+            left = undone or next((each for each in reversed(of_name) if each.is_to_be_compensated), None)
+            number = len(of_name) if left is None else next(n for n, each in enumerate(of_name) if each is left)
         else:
             raise DomainError(
                 f"saga {self.saga_type} has no step {name!r}; its steps: {', '.join(self.steps) or 'none'}"
             )
-        return f"{self.saga_type}:{self.id}:{name}:{runs}"
+        return f"{self.saga_type}:{self.id}:{name}:{number}"
 
     def next_step(self) -> StepDefinition | None:
         """Return the first step, in the order of their definition, that is not completed; None when all are."""
@@ -90,9 +91,19 @@ class SagaState(SagaLifecycle):
         return next((step for name, step in self.steps.items() if name not in completed), None)
 
     def unfinished_step(self) -> StepDefinition | None:
-        """Return the step that was begun, that nobody saw end, and that something undoes; None when there is none."""
-        steps = (step for step in self.steps.values() if step.compensation is not None)
-        return next((step for step in steps if self._begun(step.name)), None)
+        """Return the step that was begun, that nobody saw end, and that something undoes; None when there is none.
+
+        One that has failed since counts as long as it has retries left: the run that nobody saw end may have succeeded.
+        """
+        for step in self.steps.values():
+            records = [each for each in self.step_history if each.name == step.name]
+            since = list(takewhile(lambda each: not each.has_been_completed, reversed(records)))
+            if step.compensation is None or not since:
+                continue
+            is_begun = since[0].status is StepStatus.RUNNING
+            if is_begun or (any(each.attempts > 1 for each in since) and self.failures_of(step.name) <= step.retries):
+                return step
+        return None
 
     def failures_of(self, name: str) -> int:
         """Return how often a step has failed since it was completed last."""
@@ -113,8 +124,7 @@ class SagaState(SagaLifecycle):
         """
         if self.status is SagaStatus.PENDING:
             self._enter(SagaStatus.RUNNING)
-        begun = self._begun(definition.name)
-        ends = begun is not None and self.status is SagaStatus.COMPENSATING
+        ends = self.status is SagaStatus.COMPENSATING and self.unfinished_step() == definition
         if self.status is not SagaStatus.RUNNING and not ends:
             raise InvalidTransitionError(
                 f"saga {self.id!r} is {self.status}: step {definition.name!r} runs only in a saga that is RUNNING",
@@ -122,6 +132,7 @@ class SagaState(SagaLifecycle):
                 target=SagaStatus.RUNNING,
             )
         self._announced = definition.name
+        begun = self._begun(definition.name)
         if begun is not None:
             begun.attempts += 1
             return begun
@@ -132,16 +143,29 @@ class SagaState(SagaLifecycle):
     @contextmanager
     def recording(self, definition: StepDefinition, arguments: Mapping[str, Any]) -> Iterator[None]:
         """Record a run of a step; what it raises passes."""
+        if definition.name in self._running:  # a step that calls the one that it overrides is one run
+            yield
+            return
         announced = self._begun(definition.name) if self._announced == definition.name else None
         record = announced or self.begin_step(definition)
         self._announced = None
         self._arguments[definition.name] = {name: value for name, value in arguments.items() if name != "self"}
+        self._running.add(definition.name)
+        self._is_settled = self.status is SagaStatus.COMPENSATING
+        before = self.reason, self.timeout_at, self._timeout
         try:
             yield
-        except Exception as error:
-            record.end(StepStatus.FAILED, error)
+        except BaseException as error:
+            if self.status is SagaStatus.SUSPENDED:  # a try that has failed suspends nothing
+                self.status = SagaStatus.RUNNING
+                self.reason, self.timeout_at, self._timeout = before
+            # A task that is cancelled leaves its step begun: it may be tried again with the same key.
+            if isinstance(error, Exception):
+                record.end(StepStatus.FAILED, error)
             raise
-        # A task that is cancelled leaves its step begun: it may be tried again with the same key.
+        finally:
+            self._is_settled = False
+            self._running.discard(definition.name)
         record.end(StepStatus.COMPLETED)
 
     def fail_step(self, name: str, error: BaseException) -> None:
@@ -149,6 +173,13 @@ class SagaState(SagaLifecycle):
         record = self._begun(name)
         if record is not None:
             record.end(StepStatus.FAILED, error)
+
+    def request_compensation(self, reason: str | None = None) -> None:
+        """Say that the saga is to be undone; one that has failed gets all its retries again."""
+        if self.status is SagaStatus.FAILED:
+            for record in self.to_be_compensated():
+                record.compensation_failures = 0
+        super().request_compensation(reason)
 
     def to_be_compensated(self) -> list[StepRecord]:
         """Return the completed steps that are not undone yet, last first."""
@@ -208,7 +239,11 @@ class SagaState(SagaLifecycle):
         async def call() -> None:
             await self._undoing(record, services)()
 
-        await self._undo(record, call, timeout=timeout)
+        self._is_settled = True  # the other steps are to be undone, whatever this compensation says
+        try:
+            await self._undo(record, call, timeout=timeout)
+        finally:
+            self._is_settled = False
 
     def compensation_failure(self, causes: Sequence[Exception] = ()) -> CompensationError:
         """Return the error that names the steps which could not be undone."""
@@ -230,12 +265,20 @@ class SagaState(SagaLifecycle):
         *,
         timeout: timedelta | None = None,  # noqa: ASYNC109
     ) -> None:
+        self._undone = record
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 await call()
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            record.not_undone(error)
+            raise RuntimeError(f"{record.compensation!r} was cancelled from inside") from error
         except Exception as error:
             record.not_undone(error)
             raise
+        finally:
+            self._undone = None
         record.undone()
 
     def _undoing(self, record: StepRecord, services: Mapping[str, Any]) -> Callable[[], Awaitable[Any]]:

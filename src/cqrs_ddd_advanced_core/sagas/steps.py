@@ -45,6 +45,11 @@ class StepRecord(BaseModel):
     compensation_failures: int = 0
 
     @property
+    def has_been_completed(self) -> bool:
+        """Whether it has ended well, be it undone by now."""
+        return self.status not in {StepStatus.RUNNING, StepStatus.FAILED}
+
+    @property
     def is_to_be_compensated(self) -> bool:
         """Whether it has done something that is not undone yet."""
         undone_in_vain = self.status is StepStatus.COMPENSATION_FAILED

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel
 from sqlalchemy.orm import Mapper, class_mapper
 
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
+
+Model = TypeVar("Model", bound=BaseModel)
 
 VERSION = "version"
 
@@ -139,9 +141,31 @@ def column_value(column: sa.Column[Any], value: Any, name: str) -> Any:
 
 def make_entity(entity_cls: type, values: dict[str, Any]) -> Any:
     """Make an entity of stored values: JSON's lists and texts become what the fields say."""
-    if issubclass(entity_cls, BaseModel):
-        return entity_cls.model_validate(values, strict=False)
-    return entity_cls(**values)
+    return validated(entity_cls, values) if issubclass(entity_cls, BaseModel) else entity_cls(**values)
+
+
+def dumped(entity: BaseModel, *, exclude: set[str]) -> dict[str, Any]:
+    """Return an entity's fields in the form of JSON, by their names, whatever aliases they have.
+
+    Models within it are written with their aliases, by which they are read again; computed fields are left out.
+    """
+    fields = type(entity).model_fields
+    names = {field.serialization_alias: name for name, field in fields.items() if field.serialization_alias}
+    values = entity.model_dump(mode="json", by_alias=True, round_trip=True, exclude=exclude)
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def validated(entity_cls: type[Model], values: dict[str, Any]) -> Model:
+    """Make a model of what `dumped` returned."""
+    fields = entity_cls.model_fields
+    keys = {name: _validation_key(name, field.validation_alias) for name, field in fields.items()}
+    return entity_cls.model_validate({keys.get(name, name): value for name, value in values.items()}, strict=False)
+
+
+def _validation_key(name: str, alias: str | AliasPath | AliasChoices | None) -> str:
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    return alias if isinstance(alias, str) else name
 
 
 def _is_json(type_: Any) -> bool:

@@ -186,23 +186,6 @@ async def test_a_saga_that_cannot_be_stored_is_left_as_it_was(uow_factory, make_
     assert "saga 'bad' is left for 1:00:00" in caplog.text
 
 
-async def test_a_step_that_is_cancelled_from_inside_does_not_stop_the_runner(uow_factory, make_runner, caplog):
-    """It counts as begun, and is tried again after a while."""
-
-    class Odd(SagaState):
-        @saga_step()
-        async def give_up(self):
-            raise asyncio.CancelledError
-
-    odd = SQLAlchemySagaRepository(Odd, uow_factory)
-    await odd.add(Odd(id="s1"))
-    runner = make_runner(odd, max_backoff=timedelta(hours=1))
-    assert await runner.run_due() == 1
-    assert await runner.run_due() == 0
-    assert "the work was cancelled from inside" in caplog.text
-    assert (await odd.get("s1")).step_history[0].status is StepStatus.RUNNING
-
-
 async def test_a_runner_outlives_trouble_with_the_database(orders, make_runner, outside, monkeypatch, caplog):
     """It tries again, with growing pauses; other errors end it."""
     caplog.set_level(logging.WARNING)

@@ -16,7 +16,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.claims import Claims
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.due import DueSagas
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import to_document
-from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
+from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
@@ -86,7 +86,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             correlation_id=entity.correlation_id,
             status=entity.status,
             timeout_at=entity.timeout_at,
-            state=to_document(entity.model_dump(mode="json", exclude={"step_history"}), "state"),
+            state=to_document(dumped(entity, exclude={"step_history"}), "state"),
             events=[record.model_dump(mode="json") for record in entity.step_history],
         )
 
@@ -100,7 +100,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             "timeout_at": model.timeout_at,
             "step_history": model.events or [],
         }
-        saga = self._entity_cls.model_validate(values, strict=False)
+        saga = validated(self._entity_cls, values)
         saga.bind(**self.services)
         return saga
 
@@ -208,9 +208,12 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
                 raise LeaseLostError("saga", (entity.id,))
 
     def _computed(self, entity: Saga, connection: AsyncConnection) -> dict[str, Any]:
-        if entity.timeout is None:
-            return {}
-        return {"timeout_at": dialect_of(connection).later(sa.literal(entity.timeout.total_seconds(), sa.Double()))}
+        dialect, values = dialect_of(connection), {}
+        if stored_version(entity) is None and entity.status is SagaStatus.PENDING:
+            values["lease_until"] = dialect.now  # it is for a runner, from its beginning to its end
+        if entity.timeout is not None:
+            values["timeout_at"] = dialect.later(sa.literal(entity.timeout.total_seconds(), sa.Double()))
+        return values
 
     async def _written(self, connection: AsyncConnection, entity: Saga) -> None:
         if entity.timeout is not None:

@@ -84,6 +84,7 @@ class SagaRunner(Generic[Saga]):
         self._policy = SagaPolicy(backoff, max(backoff, max_backoff), compensation_retries)
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_running = False
         _check_services(repository.saga_cls, self._services)
 
     async def run(self) -> None:
@@ -91,6 +92,7 @@ class SagaRunner(Generic[Saga]):
 
         When the task is cancelled, so are the steps: they count as begun, and are run again with the same key.
         """
+        self._begin()
         pause = 0.0
         try:
             while not self._stopped.is_set():
@@ -109,14 +111,14 @@ class SagaRunner(Generic[Saga]):
                     await first(self._stopped, pause or self._poll_seconds)
             await self._finish()
         finally:
-            self._stopped.clear()
-            await self._cancel()
+            await self._end()
 
     async def run_due(self) -> int:
         """Run what is due now, as far as it goes, and return how many sagas were taken. For tests and scheduled runs.
 
         What pauses before another try is left for later.
         """
+        self._begin()
         taken = 0
         try:
             while not self._stopped.is_set():
@@ -126,8 +128,7 @@ class SagaRunner(Generic[Saga]):
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._finish()
         finally:
-            self._stopped.clear()
-            await self._cancel()
+            await self._end()
         return taken
 
     def stop(self) -> None:
@@ -179,10 +180,18 @@ class SagaRunner(Generic[Saga]):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _cancel(self) -> None:
+    async def _end(self) -> None:
+        """Cancel what is left, and be ready to be run again, in another event loop perhaps."""
         for task in self._tasks:
             task.cancel()
         await self._finish()
+        self._stopped = asyncio.Event()
+        self._is_running = False
+
+    def _begin(self) -> None:
+        if self._is_running:
+            raise RuntimeError("this SagaRunner runs already: make another one for another task")
+        self._is_running = True
 
 
 def _check_services(saga_cls: type[SagaState], services: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.arguments import arguments_of
+from cqrs_ddd_advanced_core.cancellation import is_cancelled
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_advanced_core.exceptions import DomainError
 from cqrs_ddd_advanced_core.sagas.state import SagaState
@@ -99,30 +100,37 @@ class SagaWork(Generic[Saga]):
         try:
             async with asyncio.timeout(step.timeout.total_seconds() if step.timeout else None):
                 await method(**arguments)
-        except Exception as error:  # noqa: BLE001  (whatever a step raises is its failure, and recorded)
-            saga.fail_step(step.name, error)
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
             return await self._after_failure(saga, step, error)
+        except Exception as error:  # noqa: BLE001  (whatever a step raises is its failure, and recorded)
+            return await self._after_failure(saga, step, error)
+        _stop_if_cancelled()
         return True
 
-    async def _after_failure(self, saga: Saga, step: StepDefinition, error: Exception) -> bool:
-        failures = saga.failures_of(step.name)
+    async def _after_failure(self, saga: Saga, step: StepDefinition, error: BaseException) -> bool:
+        _stop_if_cancelled()
+        saga.fail_step(step.name, error)
+        failures, told = saga.failures_of(step.name), described(error)
         logger.warning(
-            "saga %r: step %r failed, try %d of %d: %s", *(saga.id, step.name, failures, step.retries + 1), error
+            "saga %r: step %r failed, try %d of %d: %s", *(saga.id, step.name, failures, step.retries + 1), told
         )
-        if saga.status is not SagaStatus.RUNNING:  # the step has said itself what is to become of the saga
-            return True
+        if saga.status not in {SagaStatus.RUNNING, SagaStatus.COMPENSATING}:
+            return True  # the step has said itself what is to become of the saga
         if failures <= step.retries:
             await self._held.put_off(self._policy.pause(failures))
             return False
-        saga.request_compensation(f"step {step.name!r} failed: {described(error)}")
+        saga.request_compensation(f"step {step.name!r} failed: {told}")
         await self._held.keep()
         return True
 
     async def _compensate(self, saga: Saga) -> None:
         """Undo what is left, each step saved as it is undone; pause when something could not be."""
         unfinished = saga.unfinished_step()
-        if unfinished is not None:  # only its end tells what there is to be undone
-            await self._run_step(saga, unfinished)
+        # Only its end tells what there is to be undone.
+        if unfinished is not None and not await self._run_step(saga, unfinished):
+            return None
         for record in saga.to_be_compensated():
             if self._is_stopping():
                 return await self._held.give_back()
@@ -130,7 +138,8 @@ class SagaWork(Generic[Saga]):
             try:
                 await saga.compensate_step(record, self._services, timeout=step.timeout if step else None)
             except Exception as error:  # noqa: BLE001  (as in compensate_all: the other steps are undone all the same)
-                logger.warning("saga %r: undoing %r failed: %s", saga.id, record.name, error)
+                logger.warning("saga %r: undoing %r failed: %s", saga.id, record.name, described(error))
+            _stop_if_cancelled()
             await self._held.keep()
         left = saga.to_be_compensated()
         failures = max((record.compensation_failures for record in left), default=0)
@@ -142,3 +151,9 @@ class SagaWork(Generic[Saga]):
         else:
             saga.mark_as_cancelled(saga.reason)
         return await self._held.give_back()
+
+
+def _stop_if_cancelled() -> None:
+    """Go no further where a step has taken its cancellation for something else: the saga may be another's by now."""
+    if is_cancelled():
+        raise asyncio.CancelledError
