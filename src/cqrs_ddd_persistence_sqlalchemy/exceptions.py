@@ -62,7 +62,7 @@ class LeaseLostError(PersistenceError):
     """A lease ended before its work did, and somebody else may have begun it. What was to be written is not.
 
     Attributes:
-        kind: of what was leased: "projection".
+        kind: of what was leased: "projection", "job".
         lost: the names or ids.
     """
 
@@ -74,7 +74,7 @@ class LeaseLostError(PersistenceError):
     def __str__(self) -> str:
         """Name what is lost."""
         names = ", ".join(map(repr, self.lost))
-        return f"the lease of {self.kind} {names} is lost: it expired, or was taken by a pause or a rebuild"
+        return f"the lease of {self.kind} {names} is lost: it expired or was taken away; nothing is written"
 
 
 class ProjectionPausedError(PersistenceError):

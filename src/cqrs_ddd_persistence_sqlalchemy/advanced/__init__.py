@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
@@ -11,8 +13,10 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.sagas import SQLAlchemySagaReposit
 
 __all__ = [
     "DeadLetter",
+    "JobClaim",
     "ProjectionRunner",
     "ProjectionStatus",
+    "SQLAlchemyBackgroundJobRepository",
     "SQLAlchemyDeadLetterStore",
     "SQLAlchemyProjectionControl",
     "SQLAlchemyProjectionPositionStore",
