@@ -50,16 +50,22 @@ def upgrade() -> None:
     over = sa.text("status IN ('CANCELLED', 'COMPLETED', 'FAILED')")
     live = sa.text("status IN ('PENDING', 'RUNNING')")
     order = [sa.text("priority DESC"), "due_at", "id"]
-    op.create_index(op.f("ix_jobs_due"), "jobs", ["job_type", *order], postgresql_where=pending, sqlite_where=pending)
+    op.create_index(
+        op.f("ix_jobs_due"), "jobs", ["job_type", "status", *order], postgresql_where=pending, sqlite_where=pending
+    )
     op.create_index(
         op.f("ix_jobs_due_in_queue"),
         "jobs",
-        ["job_type", "queue", *order],
+        ["job_type", "status", "queue", *order],
         postgresql_where=pending,
         sqlite_where=pending,
     )
     op.create_index(
-        op.f("ix_jobs_leases"), "jobs", ["job_type", "lease_until"], postgresql_where=running, sqlite_where=running
+        op.f("ix_jobs_leases"),
+        "jobs",
+        ["job_type", "status", "lease_until", "id"],
+        postgresql_where=running,
+        sqlite_where=running,
     )
     op.create_index(op.f("ix_jobs_over"), "jobs", ["job_type", "updated_at"], postgresql_where=over, sqlite_where=over)
     op.create_index(op.f("ix_jobs_type_status_created_at"), "jobs", ["job_type", "status", "created_at", "id"])

@@ -150,14 +150,19 @@ class BackgroundJobModel(Base):
     )
 
     __table_args__ = (
-        # In the order in which they are taken, of all queues and of one.
-        sa.Index("ix_jobs_due", "job_type", priority.desc(), "due_at", "id", **_only_where("status = 'PENDING'")),
+        # In the order in which they are taken, of all queues and of one. The status is a column of these, though always
+        # the same: SQLite would else prefer the index below, which knows it, and sort.
         sa.Index(
-            "ix_jobs_due_in_queue",
-            *("job_type", "queue", priority.desc(), "due_at", "id"),
+            "ix_jobs_due",
+            *("job_type", "status", priority.desc(), "due_at", "id"),
             **_only_where("status = 'PENDING'"),
         ),
-        sa.Index("ix_jobs_leases", "job_type", "lease_until", **_only_where("status = 'RUNNING'")),
+        sa.Index(
+            "ix_jobs_due_in_queue",
+            *("job_type", "status", "queue", priority.desc(), "due_at", "id"),
+            **_only_where("status = 'PENDING'"),
+        ),
+        sa.Index("ix_jobs_leases", "job_type", "status", "lease_until", "id", **_only_where("status = 'RUNNING'")),
         sa.Index(
             "ix_jobs_over",
             *("job_type", "updated_at"),

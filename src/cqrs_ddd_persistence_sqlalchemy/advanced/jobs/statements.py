@@ -87,8 +87,9 @@ def complete(table: sa.Table, dialect_name: str) -> Any:
         "lease_until": None,
         **_counted(table, dialect),
     }
-    held = [columns.job_type == sa.bindparam("of_type"), has_status(table, [JobStatus.RUNNING])]
-    statement = sa.update(table).where(columns.id == rows.c.id, columns.version == rows.c.token, *held)
+    # As two comparisons these would tempt SQLite to go through all running jobs, and through the batch for each.
+    held = sa.case((has_status(table, [JobStatus.RUNNING]), columns.job_type)) == sa.bindparam("of_type")
+    statement = sa.update(table).where(columns.id == rows.c.id, columns.version == rows.c.token, held)
     return statement.values(values).returning(columns.id, columns.version, columns.finished_at)
 
 
