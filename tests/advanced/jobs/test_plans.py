@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import sqlalchemy as sa
 
@@ -14,10 +16,10 @@ OF_WORKERS = [
 ]
 OF_PEOPLE = [
     ("ix_jobs_type_status_created_at", lambda jobs: jobs.find_by_status(["FAILED"], limit=10)),
-    ("ix_jobs_over", lambda jobs: jobs.purge(Import().created_at, statuses=["FAILED"])),
+    ("ix_jobs_over", lambda jobs: jobs.purge(Import().created_at, statuses=["COMPLETED"])),
 ]
-SCANS = ("Seq Scan", "SCAN jobs")
-SORTS = ("Sort", "B-TREE")
+SCAN = r"Seq Scan|SCAN jobs(?! USING)"
+SORT = r"Sort Key: jobs|TEMP B-TREE"
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ async def test_what_workers_ask_for_comes_out_of_an_index(engine, jobs, piled_up
     for index, operation in OF_WORKERS:
         plan = await plan_of(engine, operation(jobs))
         assert f"{index} " in plan
-        assert [each for each in (*SCANS, *SORTS) if each in plan] == []
+        assert re.search(f"{SCAN}|{SORT}", plan) is None
 
 
 async def test_what_people_ask_for_has_an_index(engine, jobs, piled_up):
@@ -68,4 +70,4 @@ async def test_what_people_ask_for_has_an_index(engine, jobs, piled_up):
     for index, operation in OF_PEOPLE:
         assert f"{index} " in await plan_of(engine, operation(jobs))
     plan = await plan_of(engine, jobs.get_stale_jobs(limit=10))
-    assert [each for each in SCANS if each in plan] == []
+    assert re.search(SCAN, plan) is None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
+from cqrs_ddd_advanced_core.background_jobs.ports import IBackgroundJobRepository
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
-from cqrs_ddd_advanced_core.ports import IBackgroundJobRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claiming import ClaimedJobs
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import IN_COLUMNS, Job
