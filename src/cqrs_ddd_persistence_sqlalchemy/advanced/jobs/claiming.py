@@ -93,7 +93,6 @@ class ClaimedJobs(TakenJobs[Job]):
         vars(claim.job)["cancellation_requested_at"] = row.cancellation_requested_at
         return row.cancellation_requested_at is not None
 
-    @repeated
     async def complete(
         self, claims: JobClaim[Job] | Iterable[JobClaim[Job]], *, uow: SQLAlchemyUnitOfWork | None = None
     ) -> None:
@@ -109,7 +108,17 @@ class ClaimedJobs(TakenJobs[Job]):
             LeaseLostError: naming the jobs whose claims are lost; nothing is written of them. The others are complete,
                 in an open unit of work if that is committed.
         """
-        claims = [claims] if isinstance(claims, JobClaim) else list(claims)
+        given = [claims] if isinstance(claims, JobClaim) else list(claims)
+        completed = await self._complete(given, uow=uow)
+        lost = tuple(claim.id for claim in given if claim.id not in completed)
+        if lost:
+            raise LeaseLostError("job", lost)
+
+    @repeated
+    async def _complete(
+        self, claims: builtins.list[JobClaim[Job]], *, uow: SQLAlchemyUnitOfWork | None
+    ) -> builtins.list[str]:
+        """Complete those whose claims hold, and return their ids."""
         ended = {claim.id: self._ended(claim.job) for claim in claims}
         batch = dumps([self._outcome(ended[claim.id], claim.token) for claim in claims])
         async with self._scope.write(uow) as connection:
@@ -121,9 +130,7 @@ class ClaimedJobs(TakenJobs[Job]):
                     row = {**vars(ended[claim.id]), **rows[claim.id]}
                     names = ("status", "result", "error", "finished_at")
                     await connection.run_sync(self._end_of_claim, claim.job, row, *names)
-        lost = tuple(claim.id for claim in claims if claim.id not in rows)
-        if lost:
-            raise LeaseLostError("job", lost)
+        return list(rows)
 
     @repeated
     async def fail(

@@ -98,7 +98,6 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
             rows = (await connection.execute(statement)).all()
         return dict.fromkeys(JobStatus, 0) | {row[0]: row[1] for row in rows}
 
-    @repeated
     async def enqueue_many(self, jobs: Iterable[Job], *, uow: SQLAlchemyUnitOfWork | None = None) -> builtins.list[str]:
         """Save any number of new jobs in one statement, and return the ids of those that are in the queue now.
 
@@ -109,7 +108,10 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
             ValueError: naming a job that is not new, or what cannot be stored. Nothing is written.
             TypeError: a job is of another class.
         """
-        new = {job.id: job for job in self._checked(jobs)}
+        return await self._enqueue({job.id: job for job in self._checked(jobs)}, uow=uow)
+
+    @repeated
+    async def _enqueue(self, new: dict[str, Job], *, uow: SQLAlchemyUnitOfWork | None) -> builtins.list[str]:
         # Two batches that wait for each other's unique keys would be a deadlock, unless they ask in one order.
         ordered = sorted(new.values(), key=lambda job: job.unique_key or "")
         async with self._scope.write(uow) as connection:
