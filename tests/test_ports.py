@@ -9,6 +9,7 @@ import pytest
 from cqrs_ddd_advanced_core import ports
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.advanced import (
+    SQLAlchemyBackgroundJobRepository,
     SQLAlchemyProjectionPositionStore,
     SQLAlchemyProjectionStore,
     SQLAlchemySagaRepository,
@@ -21,6 +22,7 @@ PAIRS = [
     (ports.IProjectionPositionStore, SQLAlchemyProjectionPositionStore),
     (ports.ISagaRepository, SQLAlchemySagaRepository),
     (ports.ISnapshotStore, SQLAlchemySnapshotStore),
+    (ports.IBackgroundJobRepository, SQLAlchemyBackgroundJobRepository),
 ]
 METHODS = [
     (port, store, name)

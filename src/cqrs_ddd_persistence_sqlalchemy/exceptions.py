@@ -62,7 +62,7 @@ class LeaseLostError(PersistenceError):
     """A lease ended before its work did, and somebody else may have begun it. What was to be written is not.
 
     Attributes:
-        kind: of what was leased: "projection", "saga".
+        kind: of what was leased: "projection", "saga", "job".
         lost: the names or ids.
     """
 

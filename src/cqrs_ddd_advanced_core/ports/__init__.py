@@ -6,8 +6,16 @@ ValueError that names it, and changes nothing.
 """
 
 from cqrs_ddd_advanced_core.ports.events import IEventStore
+from cqrs_ddd_advanced_core.ports.jobs import IBackgroundJobRepository
 from cqrs_ddd_advanced_core.ports.projections import IProjectionPositionStore, IProjectionStore
 from cqrs_ddd_advanced_core.ports.sagas import ISagaRepository
 from cqrs_ddd_advanced_core.ports.snapshots import ISnapshotStore
 
-__all__ = ["IEventStore", "IProjectionPositionStore", "IProjectionStore", "ISagaRepository", "ISnapshotStore"]
+__all__ = [
+    "IBackgroundJobRepository",
+    "IEventStore",
+    "IProjectionPositionStore",
+    "IProjectionStore",
+    "ISagaRepository",
+    "ISnapshotStore",
+]

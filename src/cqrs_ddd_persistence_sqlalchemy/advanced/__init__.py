@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
@@ -13,8 +15,10 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.snapshots import SQLAlchemySnapsho
 
 __all__ = [
     "DeadLetter",
+    "JobClaim",
     "ProjectionRunner",
     "ProjectionStatus",
+    "SQLAlchemyBackgroundJobRepository",
     "SQLAlchemyDeadLetterStore",
     "SQLAlchemyProjectionControl",
     "SQLAlchemyProjectionPositionStore",

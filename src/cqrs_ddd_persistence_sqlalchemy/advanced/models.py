@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
+from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import JSONDocument, UTCDateTime
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, Base
@@ -114,5 +115,77 @@ class SagaStateModel(Base):
             "lease_until",
             postgresql_where=sa.text("status IN ('RUNNING', 'COMPENSATING')"),
             sqlite_where=sa.text("status IN ('RUNNING', 'COMPENSATING')"),
+        ),
+    )
+
+
+def _only_where(condition: str) -> dict[str, Any]:
+    """Return the options of an index over some rows only. Statements must spell the condition in the same way."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
+
+
+class BackgroundJobModel(Base):
+    """A job: what queues and workers look at in columns of its own, and the rest as its state."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(sa.String(ID_LENGTH), primary_key=True)
+    job_type: Mapped[str] = mapped_column(sa.String(ID_LENGTH), nullable=False)
+    queue: Mapped[str] = mapped_column(sa.String(ID_LENGTH), nullable=False)
+    status: Mapped[JobStatus] = mapped_column(
+        sa.Enum(JobStatus, native_enum=False, length=20, create_constraint=False), nullable=False
+    )
+    priority: Mapped[int] = mapped_column(sa.Integer(), nullable=False)
+    #: What was asked for; NULL for at once.
+    run_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    #: What the queue goes by: `run_at`, or when the job was put into the queue.
+    due_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+    unique_key: Mapped[str | None] = mapped_column(sa.String(ID_LENGTH))
+    correlation_id: Mapped[str | None] = mapped_column(sa.String(ID_LENGTH))
+    total_items: Mapped[int] = mapped_column(sa.BigInteger(), nullable=False)
+    processed_items: Mapped[int] = mapped_column(sa.BigInteger(), nullable=False)
+    retry_count: Mapped[int] = mapped_column(sa.Integer(), nullable=False)
+    max_retries: Mapped[int] = mapped_column(sa.Integer(), nullable=False)
+    error: Mapped[str | None] = mapped_column(sa.Text())
+    state: Mapped[dict[str, Any]] = mapped_column(JSONDocument, nullable=False)
+    started_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    cancellation_requested_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    #: Who has claimed it last, and until when it is that worker's.
+    worker_id: Mapped[str | None] = mapped_column(sa.String(ID_LENGTH))
+    lease_until: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    version: Mapped[int] = mapped_column(sa.BigInteger(), nullable=False)
+    created_at: Mapped[datetime] = mapped_column(
+        UTCDateTime(), nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")
+    )
+    updated_at: Mapped[datetime] = mapped_column(
+        UTCDateTime(), nullable=False, server_default=sa.text("CURRENT_TIMESTAMP")
+    )
+
+    __table_args__ = (
+        # In the order in which they are taken, of all queues and of one. The status is a column of these, though always
+        # the same: SQLite would else prefer the index below, which knows it, and sort.
+        sa.Index(
+            "ix_jobs_due",
+            *("job_type", "status", priority.desc(), "due_at", "id"),
+            **_only_where("status = 'PENDING'"),
+        ),
+        sa.Index(
+            "ix_jobs_due_in_queue",
+            *("job_type", "status", "queue", priority.desc(), "due_at", "id"),
+            **_only_where("status = 'PENDING'"),
+        ),
+        sa.Index("ix_jobs_leases", "job_type", "status", "lease_until", "id", **_only_where("status = 'RUNNING'")),
+        sa.Index(
+            "ix_jobs_over",
+            *("job_type", "updated_at"),
+            **_only_where("status IN ('CANCELLED', 'COMPLETED', 'FAILED')"),
+        ),
+        sa.Index("ix_jobs_type_status_created_at", "job_type", "status", "created_at", "id"),
+        sa.Index(
+            "uq_jobs_live_unique_key",
+            *("job_type", "unique_key"),
+            unique=True,
+            **_only_where("status IN ('PENDING', 'RUNNING')"),
         ),
     )

@@ -1,0 +1,1 @@
+"""Background jobs: their repository, and what workers do with them."""

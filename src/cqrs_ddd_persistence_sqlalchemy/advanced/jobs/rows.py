@@ -1,0 +1,122 @@
+"""Jobs to rows and back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+
+from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
+from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
+from cqrs_ddd_advanced_core.error_text import shortened
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import spelled
+from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, to_document
+from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
+from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+
+Job = TypeVar("Job", bound=BaseBackgroundJob)
+
+#: The fields that have columns; all others are part of the state.
+IN_COLUMNS = (
+    "id", "status", "queue", "priority", "run_at", "unique_key", "correlation_id", "total_items", "processed_items",
+    "retry_count", "max_retries", "error", "started_at", "finished_at", "cancellation_requested_at",
+)  # fmt: skip
+_TEXTS = ("id", "queue", "unique_key", "correlation_id")
+
+
+class JobRows(SQLAlchemyRepository[Job, str]):
+    """Stores jobs of one class in the table `jobs`, which classes share without meeting each other."""
+
+    def __init__(
+        self,
+        job_cls: type[Job],
+        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None,
+        session_factory: SessionFactory | None,
+        schema: str | None,
+    ) -> None:
+        super().__init__(job_cls, BackgroundJobModel, uow_factory, session_factory=session_factory, schema=schema)
+        self.job_cls = job_cls
+        self._type = job_cls.__name__
+
+    def to_model(self, entity: Job) -> Any:
+        """Return a model with what has a column, and the rest as the job's state.
+
+        Raises:
+            ValueError: naming what cannot be stored.
+        """
+        values = {name: getattr(entity, name) for name in IN_COLUMNS}
+        for name in _TEXTS:
+            check_text(values[name] or "", name)
+        if values["error"] is not None:
+            values["error"] = shortened(values["error"])
+        if values["cancellation_requested_at"] is None:
+            del values["cancellation_requested_at"]  # somebody may have asked for it meanwhile
+        if entity.status is not JobStatus.RUNNING:
+            values["lease_until"] = None
+        return BackgroundJobModel(job_type=self._type, state=self._state(entity), **values)
+
+    def from_model(self, model: Any) -> Job:
+        """Return the job; columns take precedence over what the state may say of them."""
+        values = {**(model.state or {}), **{name: getattr(model, name) for name in IN_COLUMNS}}
+        return self._entity_cls.model_validate({**values, "status": JobStatus(model.status)}, strict=False)
+
+    def _state(self, job: Job) -> dict[str, Any]:
+        return to_document(job.model_dump(mode="json", exclude=set(IN_COLUMNS)), "state")
+
+    def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return (self._rows.columns["job_type"] == self._type,)
+
+    def _computed(self, entity: Job, connection: AsyncConnection) -> dict[str, Any]:
+        dialect, columns = dialect_of(connection), self._rows.columns
+        values: dict[str, Any] = {"due_at": dialect.now}
+        is_stored = stored_version(entity) is not None
+        if entity.delay is not None:
+            values["run_at"] = values["due_at"] = dialect.later(sa.literal(entity.delay.total_seconds(), sa.Double()))
+        elif entity.run_at is not None:
+            values["due_at"] = entity.run_at
+        elif is_stored:  # it keeps its place in the queue
+            values["due_at"] = sa.case((columns["due_at"] > dialect.now, dialect.now), else_=columns["due_at"])
+        if is_stored and entity.status is JobStatus.PENDING:
+            shall_stop = columns["cancellation_requested_at"].is_not(None)
+            cancelled = spelled(self._rows.table, JobStatus.CANCELLED)
+            values["status"] = sa.case((shall_stop, cancelled), else_=spelled(self._rows.table, JobStatus.PENDING))
+            values["finished_at"] = sa.case((shall_stop, dialect.now), else_=sa.null())
+        return values
+
+    async def _written(self, connection: AsyncConnection, entity: Job) -> None:
+        is_new = stored_version(entity) == 1
+        if entity.status is not JobStatus.PENDING or (is_new and entity.delay is None):
+            return
+        names = ("status", "run_at", "finished_at", "cancellation_requested_at")
+        statement = sa.select(*(self._rows.columns[name] for name in names)).where(self._rows.key == entity.id)
+        row = (await connection.execute(statement)).mappings().one()
+        await connection.run_sync(self._tell, entity, dict(row))
+
+    def _tell(self, connection: Connection, job: Job, changes: Mapping[str, Any]) -> None:
+        """Let a job know what the database has made of it, and forget it when that is rolled back."""
+        before, delay = {name: getattr(job, name) for name in changes}, job.delay
+
+        def become(values: Mapping[str, Any], delay: timedelta | None) -> None:
+            vars(job).update(values)  # past the validators, which might refuse what is half done
+            job.set_run_at(job.run_at, delay=delay)
+
+        become(changes, None)
+        on_rollback(connection, partial(become, before, delay))
+
+    def _end_of_claim(self, connection: Connection, job: Job, row: Mapping[str, Any], *names: str) -> None:
+        """Let a job know how its claim has ended, and with which version it is stored."""
+        self._stamp(connection, job, row["version"])
+        self._tell(connection, job, {name: row[name] for name in names})

@@ -1,0 +1,66 @@
+"""Taking jobs that are due, and taking those back whose workers are gone."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
+from cqrs_ddd_advanced_core.error_text import described, shortened
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job, JobRows
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+logger = logging.getLogger(__name__)
+
+_CRASHED = "the lease ended before the job did: its worker has crashed, hangs, or was cut off"
+# What a class raises whose fields are no longer those of the row; a validation error is a ValueError.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+
+
+class TakenJobs(JobRows[Job]):
+    """Moves jobs between the queue and their workers, inside a transaction."""
+
+    async def _take(
+        self, connection: AsyncConnection, limit: int, values: Mapping[str, Any]
+    ) -> builtins.list[JobClaim[Job]]:
+        statement = statements.claim(self._rows.table, connection.dialect.name, in_queues="queues" in values)
+        rows = (await connection.execute(statement, {**values, "at_most": limit})).mappings().all()
+        claims = []
+        for row in sorted(map(dict, rows), key=lambda row: (-row["priority"], row["due_at"], row["id"])):
+            try:
+                job = self._entity(row)
+            except _UNREADABLE as error:
+                await self._set_aside(connection, row, error)
+            else:
+                claims.append(JobClaim(job, row["worker_id"], job.retry_count + 1, row["lease_until"]))
+        return claims
+
+    async def _set_aside(self, connection: AsyncConnection, row: Mapping[str, Any], error: Exception) -> None:
+        """Count the attempt at a job that cannot be loaded as failed; another version of the class may load it."""
+        logger.error("job %r cannot be loaded as %s", row["id"], self._type, exc_info=error)
+        values = {
+            "job_id": row["id"],
+            "of_type": self._type,
+            "token": row["version"],
+            "seconds": BaseBackgroundJob(retry_count=row["retry_count"]).next_delay().total_seconds(),
+            "text": shortened(f"cannot be loaded as {self._type}: {described(error)}"),
+            "remembered": row["state"],
+            "now_total_items": row["total_items"],
+            "now_processed_items": row["processed_items"],
+        }
+        await connection.execute(statements.fail(self._rows.table, connection.dialect.name), values)
+
+    async def _take_back(self, connection: AsyncConnection, limit: int) -> int:
+        statement = statements.release_expired(self._rows.table, connection.dialect.name)
+        values = {"of_type": self._type, "at_most": limit, "text": _CRASHED}
+        rows = (await connection.execute(statement, values)).all()
+        for row in rows:
+            logger.warning("job %r is taken back from worker %r, and is %s now", row.id, row.worker_id, row.status)
+        return len(rows)
