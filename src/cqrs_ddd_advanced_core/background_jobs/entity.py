@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -73,6 +74,7 @@ class BaseBackgroundJob(BaseModel):
     longest_delay: ClassVar[timedelta] = timedelta(hours=1)
 
     _delay: timedelta | None = PrivateAttr(default=None)
+    _cancelled: asyncio.Event | None = PrivateAttr(default=None)
 
     @property
     def job_type(self) -> str:
@@ -88,6 +90,16 @@ class BaseBackgroundJob(BaseModel):
     def delay(self) -> timedelta | None:
         """How long the job waits for its next attempt, from when it is saved: by the database's clock."""
         return self._delay if self.run_at is None else None
+
+    @property
+    def cancelled(self) -> asyncio.Event:
+        """Set by the worker that runs the job when somebody has asked for its cancellation.
+
+        A job that hears of it and stops says so with `cancel()`; one that only returns counts as completed.
+        """
+        if self._cancelled is None:
+            self._cancelled = asyncio.Event()
+        return self._cancelled
 
     def mark_as_running(self) -> None:
         """Begin an attempt.

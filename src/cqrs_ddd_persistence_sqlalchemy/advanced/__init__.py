@@ -1,9 +1,12 @@
-"""Stores for the patterns around the event store: projections and what runs them, sagas, snapshots."""
+"""Stores for the patterns around the event store, and what runs them: projections, sagas, snapshots, jobs."""
 
 from __future__ import annotations
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.control import JobCounts, JobInfo, SQLAlchemyJobControl
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Periodic
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.worker import JobWorker
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
@@ -16,10 +19,15 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.snapshots import SQLAlchemySnapsho
 __all__ = [
     "DeadLetter",
     "JobClaim",
+    "JobCounts",
+    "JobInfo",
+    "JobWorker",
+    "Periodic",
     "ProjectionRunner",
     "ProjectionStatus",
     "SQLAlchemyBackgroundJobRepository",
     "SQLAlchemyDeadLetterStore",
+    "SQLAlchemyJobControl",
     "SQLAlchemyProjectionControl",
     "SQLAlchemyProjectionPositionStore",
     "SQLAlchemyProjectionStore",

@@ -75,6 +75,15 @@ snapshots = sa.Table(
 )
 
 
+#: The ticks of periodic jobs: up to which one, of each schedule, they have been enqueued.
+job_schedules = sa.Table(
+    "job_schedules",
+    Base.metadata,
+    sa.Column("name", sa.String(ID_LENGTH), primary_key=True),
+    sa.Column("last_tick_at", UTCDateTime(), nullable=False),
+)
+
+
 class SagaStateModel(Base):
     """A saga: its state without the history, the history, and what is looked for in columns of its own."""
 

@@ -56,20 +56,28 @@ class ClaimedJobs(TakenJobs[Job]):
             ValueError: naming what makes no sense.
         """
         check_count("limit", limit)
-        if isinstance(queues, str):
-            raise ValueError(f"queues is the text {queues!r}: give a list of names")
         values: dict[str, Any] = {
             "of_type": self._type,
             "worker": check_id("worker_id", worker_id, max_length=ID_LENGTH),
             "seconds": _seconds("lease", lease),
         }
         if queues is not None:
-            values["queues"] = list(queues)
+            values["queues"] = _names(queues)
         async with self._scope.write(uow) as connection:
             claims = await self._take(connection, limit, values)
             if len(claims) < limit and await self._take_back(connection, limit - len(claims)):
                 claims += await self._take(connection, limit - len(claims), values)
         return claims
+
+    @repeated
+    async def has_due(self, *, queues: Collection[str] | None = None, uow: SQLAlchemyUnitOfWork | None = None) -> bool:
+        """Tell whether `claim` would find something; without the lock that claiming takes on SQLite."""
+        values: dict[str, Any] = {"of_type": self._type}
+        if queues is not None:
+            values["queues"] = _names(queues)
+        async with self._scope.read(uow) as connection:
+            statement = statements.has_due(self._rows.table, connection.dialect.name, in_queues=queues is not None)
+            return bool(await connection.scalar(statement, values))
 
     @repeated
     async def heartbeat(
@@ -213,6 +221,12 @@ class ClaimedJobs(TakenJobs[Job]):
         values = {name: getattr(ended, name) for name in ("id", "total_items", "processed_items")}
         error = None if ended.error is None else shortened(ended.error)
         return {**values, "token": token, "outcome": ended.status, "error": error, "state": self._state(ended)}
+
+
+def _names(queues: Collection[str]) -> list[str]:
+    if isinstance(queues, str):
+        raise ValueError(f"queues is the text {queues!r}: give a list of names")
+    return list(queues)
 
 
 def _progress(job: Job) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -10,11 +10,9 @@ from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_advanced_core.ports.jobs import IBackgroundJobRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claiming import ClaimedJobs
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import IN_COLUMNS, Job
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.enqueueing import QueuedJobs
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
-from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.repository import UPDATED_AT
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 _PURGED_AT_ONCE = 1000
 
 
-class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobRepository[Job]):
+class SQLAlchemyBackgroundJobRepository(QueuedJobs[Job], IBackgroundJobRepository[Job]):
     """Stores jobs of one class in the table `jobs`, which classes share without meeting each other.
 
     One worker can load jobs, mark and save them; whoever has lost the race for one meets an
@@ -42,6 +40,7 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
         stale_job_timeout_seconds: how long a running job may go without being saved.
         session_factory: for operations without a unit of work, in place of a factory.
         schema: the database schema of the table; the connection's default when omitted.
+        notify: wake workers after each commit that put jobs into a queue, on PostgreSQL. One short transaction more.
     """
 
     def __init__(
@@ -52,8 +51,9 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
         stale_job_timeout_seconds: float = 3600,
         session_factory: SessionFactory | None = None,
         schema: str | None = None,
+        notify: bool = False,
     ) -> None:
-        super().__init__(job_cls, uow_factory, session_factory, schema)
+        super().__init__(job_cls, uow_factory, session_factory, schema, notify=notify)
         self._stale_after_seconds = _check_seconds("stale_job_timeout_seconds", stale_job_timeout_seconds)
 
     @repeated
@@ -98,33 +98,6 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
             rows = (await connection.execute(statement)).all()
         return dict.fromkeys(JobStatus, 0) | {row[0]: row[1] for row in rows}
 
-    async def enqueue_many(self, jobs: Iterable[Job], *, uow: SQLAlchemyUnitOfWork | None = None) -> builtins.list[str]:
-        """Save any number of new jobs in one statement, and return the ids of those that are in the queue now.
-
-        A job is left out where one of its id is stored already, or a live one with its unique key (the first one of the
-        batch that has it, too). The ids that are returned stand in the order given.
-
-        Raises:
-            ValueError: naming a job that is not new, or what cannot be stored. Nothing is written.
-            TypeError: a job is of another class.
-        """
-        return await self._enqueue({job.id: job for job in self._checked(jobs)}, uow=uow)
-
-    @repeated
-    async def _enqueue(self, new: dict[str, Job], *, uow: SQLAlchemyUnitOfWork | None) -> builtins.list[str]:
-        # Two batches that wait for each other's unique keys would be a deadlock, unless they ask in one order.
-        ordered = sorted(new.values(), key=lambda job: job.unique_key or "")
-        async with self._scope.write(uow) as connection:
-            json_time = dialect_of(connection).json_time
-            batch = dumps([self._as_json(job, number, json_time) for number, job in enumerate(ordered)])
-            statement = statements.enqueue(self._rows.table, connection.dialect.name)
-            rows = {row.id: row for row in await connection.execute(statement, {"batch": batch})}
-            for job_id, row in rows.items():
-                await connection.run_sync(self._stamp, new[job_id], 1)
-                if new[job_id].delay is not None:
-                    await connection.run_sync(self._tell, new[job_id], {"run_at": row.run_at})
-        return [job_id for job_id in new if job_id in rows]
-
     @repeated
     async def request_cancellation(self, job_id: str, *, uow: SQLAlchemyUnitOfWork | None = None) -> bool:
         """Cancel a job that waits; ask one that runs to stop, of which its worker hears with the next heartbeat.
@@ -134,10 +107,9 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
         Returns:
             False where there is no such job, or it is over.
         """
-        values = {"job_id": job_id, "of_type": self._type}
         async with self._scope.write(uow) as connection:
             statement = statements.request_cancellation(self._rows.table, connection.dialect.name)
-            return bool((await connection.execute(statement, values)).rowcount)
+            return bool((await connection.execute(statement.where(*self._conditions()), {"job_id": job_id})).rowcount)
 
     async def purge(
         self,
@@ -180,24 +152,6 @@ class SQLAlchemyBackgroundJobRepository(ClaimedJobs[Job], IBackgroundJobReposito
     async def _delete(self, statement: sa.Delete, *, uow: SQLAlchemyUnitOfWork | None) -> int:
         async with self._scope.write(uow) as connection:
             return (await connection.execute(statement)).rowcount
-
-    def _checked(self, jobs: Iterable[Job]) -> builtins.list[Job]:
-        checked, ids = list(jobs), set()
-        for job in checked:
-            self._rows.check_class(job)
-            if stored_version(job) is not None or job.status is not JobStatus.PENDING:
-                raise ValueError(f"job {job.id!r} is stored already, or not PENDING: only new jobs can be enqueued")
-            if job.id in ids:
-                raise ValueError(f"job {job.id!r} is in the batch twice")
-            ids.add(job.id)
-        return checked
-
-    def _as_json(self, job: Job, number: int, json_time: Callable[[datetime], str]) -> dict[str, Any]:
-        given = vars(self.to_model(job))
-        times = {"run_at", "started_at", "finished_at"}
-        values = {name: given[name] for name in (*IN_COLUMNS, "job_type", "state") if name in given}
-        values |= {name: json_time(values[name]) for name in times if values[name] is not None}
-        return {**values, "row_number": number, "delay": job.delay and job.delay.total_seconds()}
 
 
 def _statuses(status: JobStatus | Iterable[JobStatus]) -> tuple[JobStatus, ...]:

@@ -14,7 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import spelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, to_document
-from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
+from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
 
@@ -71,10 +71,10 @@ class JobRows(SQLAlchemyRepository[Job, str]):
     def from_model(self, model: Any) -> Job:
         """Return the job; columns take precedence over what the state may say of them."""
         values = {**(model.state or {}), **{name: getattr(model, name) for name in IN_COLUMNS}}
-        return self._entity_cls.model_validate({**values, "status": JobStatus(model.status)}, strict=False)
+        return validated(self._entity_cls, {**values, "status": JobStatus(model.status)})
 
     def _state(self, job: Job) -> dict[str, Any]:
-        return to_document(job.model_dump(mode="json", exclude=set(IN_COLUMNS)), "state")
+        return to_document(dumped(job, exclude=set(IN_COLUMNS)), "state")
 
     def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
         return (self._rows.columns["job_type"] == self._type,)

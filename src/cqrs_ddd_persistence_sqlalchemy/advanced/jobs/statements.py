@@ -47,10 +47,7 @@ def now_once(dialect: DatabaseDialect) -> Any:
 def claim(table: sa.Table, dialect_name: str, *, in_queues: bool) -> Any:
     """Take jobs that are due: the more important ones first, then those that are due longest."""
     dialect, columns = dialect_named(dialect_name), table.c
-    is_free = has_status(table, [JobStatus.PENDING])
-    due = [is_free, columns.job_type == sa.bindparam("of_type"), columns.due_at <= now_once(dialect)]
-    if in_queues:
-        due.append(columns.queue.in_(sa.bindparam("queues", expanding=True)))
+    due = _due(table, dialect, in_queues=in_queues)
     order = (columns.priority.desc(), columns.due_at, columns.id)
     wanted = sa.select(columns.id).where(*due).order_by(*order).limit(sa.bindparam("at_most", type_=sa.Integer()))
     taken = {
@@ -59,8 +56,16 @@ def claim(table: sa.Table, dialect_name: str, *, in_queues: bool) -> Any:
         "lease_until": dialect.later(sa.bindparam("seconds", type_=sa.Double())),
         "started_at": dialect.now,
     }
-    statement = sa.update(table).where(_among(wanted, table, dialect), is_free)
+    statement = sa.update(table).where(_among(wanted, table, dialect), has_status(table, [JobStatus.PENDING]))
     return statement.values({**taken, **_counted(table, dialect)}).returning(*columns)
+
+
+@lru_cache(maxsize=1024)
+def has_due(table: sa.Table, dialect_name: str, *, in_queues: bool) -> Any:
+    """Tell whether there is a job to claim, or one to take back."""
+    dialect = dialect_named(dialect_name)
+    due = sa.exists(sa.select(1).where(*_due(table, dialect, in_queues=in_queues)))
+    return sa.select(sa.or_(due, sa.exists(sa.select(1).where(*_expired(table, dialect)))))
 
 
 @lru_cache(maxsize=1024)
@@ -121,12 +126,11 @@ def release(table: sa.Table, dialect_name: str) -> Any:
 def release_expired(table: sa.Table, dialect_name: str) -> Any:
     """Give jobs back whose lease has ended: the attempt has come to nothing."""
     dialect, columns = dialect_named(dialect_name), table.c
-    is_running = has_status(table, [JobStatus.RUNNING])
-    expired = (is_running, columns.job_type == sa.bindparam("of_type"), columns.lease_until <= now_once(dialect))
-    wanted = sa.select(columns.id).where(*expired).order_by(columns.lease_until, columns.id)
+    wanted = sa.select(columns.id).where(*_expired(table, dialect)).order_by(columns.lease_until, columns.id)
     wanted = wanted.limit(sa.bindparam("at_most", type_=sa.Integer()))
     _, values = _given_back(table, dialect, counted=True)
     values["error"] = sa.bindparam("text", type_=sa.Text())
+    is_running = has_status(table, [JobStatus.RUNNING])
     statement = sa.update(table).where(_among(wanted, table, dialect), is_running).values(values)
     return statement.returning(columns.id, columns.status, columns.worker_id)
 
@@ -149,7 +153,7 @@ def enqueue(table: sa.Table, dialect_name: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def request_cancellation(table: sa.Table, dialect_name: str) -> Any:
-    """Cancel a job that waits; ask one that runs to stop, without taking it from whoever runs it."""
+    """Cancel a job that waits; ask one that runs to stop, without taking it from whoever runs it. Of any class."""
     dialect, columns = dialect_named(dialect_name), table.c
     waits = has_status(table, [JobStatus.PENDING])
     values = {
@@ -159,8 +163,45 @@ def request_cancellation(table: sa.Table, dialect_name: str) -> Any:
         "updated_at": sa.case((waits, dialect.now), else_=columns.updated_at),
         "version": sa.case((waits, columns.version + 1), else_=columns.version),
     }
-    is_it = (columns.id == sa.bindparam("job_id"), columns.job_type == sa.bindparam("of_type"))
-    return sa.update(table).where(*is_it, has_status(table, LIVE)).values(values)
+    return sa.update(table).where(columns.id == sa.bindparam("job_id"), has_status(table, LIVE)).values(values)
+
+
+@lru_cache(maxsize=1024)
+def last_tick(schedules: sa.Table) -> sa.Select[Any]:
+    """Read up to which tick the jobs of a schedule are enqueued."""
+    return sa.select(schedules.c.last_tick_at).where(schedules.c.name == sa.bindparam("schedule"))
+
+
+@lru_cache(maxsize=1024)
+def begin_schedule(schedules: sa.Table, dialect_name: str) -> Any:
+    """Remember a tick of a schedule that nobody knows yet."""
+    values: dict[str, Any] = {"name": sa.bindparam("schedule"), "last_tick_at": sa.bindparam("tick")}
+    return dialect_named(dialect_name).insert(schedules).values(values).on_conflict_do_nothing()
+
+
+@lru_cache(maxsize=1024)
+def advance_schedule(schedules: sa.Table) -> sa.Update:
+    """Remember a tick that is newer than the last; of several who try, one writes a row."""
+    tick = sa.bindparam("tick", type_=schedules.c.last_tick_at.type)
+    is_it = (schedules.c.name == sa.bindparam("schedule"), schedules.c.last_tick_at < tick)
+    return sa.update(schedules).where(*is_it).values(last_tick_at=tick)
+
+
+def _due(table: sa.Table, dialect: DatabaseDialect, *, in_queues: bool) -> list[sa.ColumnElement[bool]]:
+    columns = table.c
+    due = [
+        has_status(table, [JobStatus.PENDING]),
+        columns.job_type == sa.bindparam("of_type"),
+        columns.due_at <= now_once(dialect),
+    ]
+    if in_queues:
+        due.append(columns.queue.in_(sa.bindparam("queues", expanding=True)))
+    return due
+
+
+def _expired(table: sa.Table, dialect: DatabaseDialect) -> list[sa.ColumnElement[bool]]:
+    is_running = has_status(table, [JobStatus.RUNNING])
+    return [is_running, table.c.job_type == sa.bindparam("of_type"), table.c.lease_until <= now_once(dialect)]
 
 
 def _mine(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:

@@ -1,0 +1,114 @@
+"""One attempt at a job: its lease renewed, its progress saved, its end recorded, whichever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
+from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import timedelta
+
+    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
+
+logger = logging.getLogger(__name__)
+
+Job = TypeVar("Job", bound=BaseBackgroundJob)
+
+
+class Attempt(Generic[Job]):
+    """Runs a claimed job to its end, in one task.
+
+    Args:
+        claim: of the job, just taken.
+        repository: that it was taken from.
+        handler: called with the job; what it returns is the job's result.
+        lease: that it was claimed for; each heartbeat begins it anew.
+        heartbeat: how often.
+        grace: how long the job may go on once its cancellation was requested.
+        claimed_at: a moment of the monotonic clock before the lease began.
+    """
+
+    def __init__(
+        self,
+        claim: JobClaim[Job],
+        repository: SQLAlchemyBackgroundJobRepository[Job],
+        handler: Callable[[Job], Awaitable[Any]],
+        *,
+        lease: timedelta,
+        heartbeat: timedelta,
+        grace: timedelta,
+        claimed_at: float,
+    ) -> None:
+        self._claim = claim
+        self._repository = repository
+        self._handler = handler
+        self._lease = lease
+        self._heartbeat = heartbeat
+        self._grace = grace
+        self._guard = Guard("job", claim.id, lease, claimed_at)
+        self._handling: asyncio.Task[Any] | None = None
+        self._is_given_back = False
+
+    async def run(self) -> None:
+        """Run the job; errors are recorded or logged, and never raised."""
+        job_id = self._claim.id
+        try:
+            await self._guard.run(self._work(), self._beat, every_seconds=self._heartbeat.total_seconds())
+        except LeaseLostError as error:
+            logger.warning("%s: its result is not recorded", error)
+        except Exception as error:
+            if is_passing(error):
+                logger.warning("job %r is left until its lease ends: %s", job_id, error)
+            else:
+                logger.exception("job %r is left until its lease ends", job_id)
+
+    def give_back(self) -> None:
+        """Cancel the job, for another worker to begin it again; the attempt does not count."""
+        self._is_given_back = True
+        if self._handling is not None:
+            self._handling.cancel()
+
+    async def _work(self) -> None:
+        handling = self._handling = asyncio.create_task(self._call())
+        if self._is_given_back:
+            handling.cancel()
+        try:
+            await asyncio.wait({handling})
+        finally:
+            handling.cancel()
+            await asyncio.wait({handling})
+        await self._guard.write(lambda: self._record(handling), last=True)
+
+    async def _call(self) -> Any:
+        return await self._handler(self._claim.job)
+
+    async def _record(self, handling: asyncio.Task[Any]) -> None:
+        """Write down how the job has ended."""
+        repository, claim = self._repository, self._claim
+        if handling.cancelled() and (self._is_given_back or claim.job.cancelled.is_set()):
+            await repository.release(claim)  # which ends it as CANCELLED where that was asked for
+        elif handling.cancelled():
+            await repository.fail(claim, "the job was cancelled from inside")
+        elif (error := handling.exception()) is not None:
+            logger.warning("job %r failed: %s", claim.id, error, exc_info=error)
+            await repository.fail(claim, error)
+        else:
+            result = handling.result()
+            claim.job.result = claim.job.result if result is None else result
+            await repository.complete(claim)
+
+    async def _beat(self) -> None:
+        """Renew the lease, save the progress, and hear whether the job is to be cancelled."""
+        is_requested = await self._repository.heartbeat(self._claim, self._lease)
+        if is_requested and not self._claim.job.cancelled.is_set():
+            self._claim.job.cancelled.set()
+            if self._handling is not None:
+                asyncio.get_running_loop().call_later(self._grace.total_seconds(), self._handling.cancel)

@@ -1,0 +1,219 @@
+"""JobWorker: claims jobs, runs them, and sees to it that each ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from datetime import timedelta
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cqrs_ddd_advanced_core.arguments import arguments_of
+from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
+from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Periodic
+    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
+
+logger = logging.getLogger(__name__)
+
+Job = TypeVar("Job", bound=BaseBackgroundJob)
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+class JobWorker(Generic[Job]):
+    """Runs the jobs of one class: claims those that are due, runs up to `concurrency` of them at once, ends each.
+
+    A job is with one worker as long as its lease holds, which the worker renews. A job that raises is tried again with
+    exponential backoff while it has attempts left, else it is FAILED; the jobs of a worker that has died are tried
+    again when their leases end, and the attempt counts. So a job runs at least once, and may run again after a crash.
+
+    Args:
+        repository: of the jobs.
+        handler: called with each job; `job.execute(...)` unless given, with services found by its parameters' names.
+            What it returns is the job's result.
+        services: for `execute`.
+        concurrency: how many jobs it runs at once.
+        queues: of which it takes jobs; all unless given.
+        lease: how long others wait for a worker that has died.
+        heartbeat: how often a running job's lease is renewed, its progress saved, and a request to cancel it heard; at
+            least three times a lease.
+        poll_interval: between looks for due jobs. On PostgreSQL a repository with `notify=True` wakes the worker at
+            once, where its connection can LISTEN.
+        grace: after `stop()`, how long running jobs may go on before they are cancelled and given back; and after a
+            request to cancel, how long a job has to end by itself, hearing `job.cancelled`.
+        periodic: schedules whose jobs this worker enqueues.
+        worker_id: shown with the jobs that it runs; host, process and a random part unless given.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+
+    def __init__(  # noqa: PLR0913  (each is a setting that a deploy may want to change)
+        self,
+        repository: SQLAlchemyBackgroundJobRepository[Job],
+        handler: Callable[[Job], Awaitable[Any]] | None = None,
+        *,
+        services: Mapping[str, Any] | None = None,
+        concurrency: int = 10,
+        queues: Sequence[str] | None = None,
+        lease: timedelta = timedelta(seconds=60),
+        heartbeat: timedelta = timedelta(seconds=5),
+        poll_interval: timedelta = timedelta(seconds=1),
+        grace: timedelta = timedelta(seconds=20),
+        periodic: Sequence[Periodic] = (),
+        worker_id: str | None = None,
+    ) -> None:
+        check_counts(concurrency=concurrency)
+        check_durations(lease=lease, heartbeat=heartbeat, poll_interval=poll_interval, grace=grace)
+        self._repository = repository
+        self._handler = handler or partial(_execute, services=dict(services or {}))
+        self._concurrency = concurrency
+        self._queues = queues
+        self._lease = lease
+        self._heartbeat = min(heartbeat, lease / 3)
+        self._poll_seconds = poll_interval.total_seconds()
+        self._grace = grace
+        self._scheduler = Scheduler(repository, periodic) if periodic else None
+        self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id, max_length=ID_LENGTH)
+        self._stopped = asyncio.Event()
+        self._news = asyncio.Event()
+        self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
+        self._is_idle = False
+
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Run jobs until `stop()`; then let the running ones end within `grace`, and give back the others.
+
+        Args:
+            handle_signals: stop at SIGTERM and SIGINT.
+        """
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
+        for number in numbers:
+            loop.add_signal_handler(number, self.stop)
+        scheduling = asyncio.create_task(self._schedule(self._scheduler)) if self._scheduler else None
+        try:
+            async with self._repository.listener(self._news.set):
+                await self._work()
+            await self._finish(self._grace.total_seconds())
+        finally:
+            if scheduling is not None:
+                scheduling.cancel()
+                await asyncio.wait([scheduling])
+            await self._end()
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    async def run_due(self) -> int:
+        """Run the jobs that are due now to their end, and return how many attempts were made. For tests and scripts."""
+        made = 0
+        try:
+            while not self._stopped.is_set():
+                made += await self._start_some()
+                if not self._attempts:
+                    break
+                await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
+            await self._finish(self._grace.total_seconds())
+        finally:
+            await self._end()
+        return made
+
+    def stop(self) -> None:
+        """Take no more jobs, and return from `run()` within `grace` and what it takes to give jobs back."""
+        self._stopped.set()
+        self._news.set()
+
+    async def _work(self) -> None:
+        pause = 0.0
+        while not self._stopped.is_set():
+            self._news.clear()
+            try:
+                found = await self._start_some()
+                pause = 0.0
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
+                logger.warning("jobs: trying again in %g s: %s", pause, error)
+                found = 0
+            if len(self._attempts) == self._concurrency:
+                stopped = asyncio.create_task(self._stopped.wait())
+                await asyncio.wait({stopped, *self._attempts}, return_when=asyncio.FIRST_COMPLETED)
+                stopped.cancel()
+            elif pause:
+                await first(self._stopped, pause)
+            elif not found and not self._stopped.is_set():
+                await first(self._news, self._poll_seconds)
+
+    async def _start_some(self) -> int:
+        """Claim as many jobs as there is room for, and begin to run them."""
+        room = self._concurrency - len(self._attempts)
+        if room == 0:
+            return 0
+        if self._is_idle and not await self._repository.has_due(queues=self._queues):
+            return 0
+        begun = monotonic()
+        claims = await self._repository.claim(room, worker_id=self.worker_id, lease=self._lease, queues=self._queues)
+        for claim in claims:
+            attempt = Attempt(
+                claim,
+                self._repository,
+                self._handler,
+                lease=self._lease,
+                heartbeat=self._heartbeat,
+                grace=self._grace,
+                claimed_at=begun,
+            )
+            task = asyncio.create_task(attempt.run())
+            self._attempts[task] = attempt
+            task.add_done_callback(self._attempts.pop)
+        self._is_idle = not claims
+        return len(claims)
+
+    async def _finish(self, seconds: float) -> None:
+        """Let the running jobs end in time, and give back those that do not."""
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=seconds)
+        for attempt in list(self._attempts.values()):
+            attempt.give_back()
+        if self._attempts:
+            await asyncio.wait(self._attempts)
+
+    async def _end(self) -> None:
+        """Leave nothing behind, however this has come to its end."""
+        self._stopped.clear()
+        self._is_idle = False
+        await self._finish(0)
+
+    async def _schedule(self, scheduler: Scheduler) -> None:
+        """Enqueue the jobs of schedules; trouble passes."""
+        while True:
+            try:
+                await scheduler.run()
+            except Exception as error:  # noqa: BLE001  (whatever a job_factory raises must not stop the jobs)
+                level = logging.WARNING if is_passing(error) else logging.ERROR
+                logger.log(level, "periodic jobs: trying again in %g s: %s", _LONGEST_PAUSE_SECONDS, error)
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+
+
+async def _execute(job: BaseBackgroundJob, services: Mapping[str, Any]) -> Any:
+    """Call a job's own method, with services by the names of its parameters."""
+    execute = getattr(job, "execute", None)
+    if execute is None:
+        raise TypeError(f"{type(job).__name__} has no method execute(): write one, or give the worker a handler")
+    arguments, missing = arguments_of(execute, services)
+    if missing:
+        raise TypeError(f"{type(job).__name__}.execute() needs {', '.join(map(repr, missing))}: give services=")
+    return await execute(**arguments)

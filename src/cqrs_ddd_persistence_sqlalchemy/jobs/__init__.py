@@ -1,0 +1,1 @@
+"""Background jobs from the command line, for the person on call."""

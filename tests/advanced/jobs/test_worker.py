@@ -1,0 +1,315 @@
+"""A worker takes jobs, runs them, and sees to it that each ends, however that is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
+from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
+from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
+from tests.advanced.jobs.conftest import LEASE, Import
+
+SHORT = timedelta(milliseconds=20)
+LONG = timedelta(hours=1)
+PATIENCE_SECONDS = 20
+
+
+class Work:
+    """A handler that notes the jobs it was given, and does with them what a test says."""
+
+    def __init__(self):
+        self.given = []
+        self.errors = {}
+        self.gate = None
+        self.reached = asyncio.Event()
+        self.hears = False
+
+    async def __call__(self, job):
+        self.given.append(job.id)
+        if self.gate is not None:
+            self.reached.set()
+            if self.hears:
+                await job.cancelled.wait()
+                job.cancel("as asked")
+            else:
+                await self.gate.wait()
+        if self.errors.get(job.id, 0) > 0:
+            self.errors[job.id] -= 1
+            raise ConnectionError("no")
+        job.last_line += 1
+        return {"lines": job.last_line}
+
+
+class Mail(BaseBackgroundJob):
+    to: str = "somebody"
+
+    async def execute(self, post, stamp="cheap"):
+        await post(self.to, stamp)
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    """Retries come at once."""
+    monkeypatch.setattr(Import, "first_delay", timedelta(0))
+
+
+@pytest.fixture
+def work():
+    return Work()
+
+
+@pytest.fixture
+def make_worker(jobs, work):
+    def make(**options):
+        return JobWorker(jobs, work, **{"poll_interval": SHORT, "heartbeat": SHORT, **options})
+
+    return make
+
+
+async def until(condition):
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await condition():  # noqa: ASYNC110  (what it waits for happens in a database)
+            await asyncio.sleep(0.005)
+
+
+async def test_due_jobs_are_run_and_completed(jobs, make_worker, work):
+    """With what the handler returns as the result, and what the job remembers."""
+    await jobs.enqueue_many([Import(id=f"j{number}") for number in range(25)])
+    assert await make_worker().run_due() == 25
+    assert sorted(work.given) == sorted(f"j{number}" for number in range(25))
+    job = await jobs.get("j7")
+    assert (job.status, job.result, job.last_line) == (JobStatus.COMPLETED, {"lines": 1}, 1)
+    assert await make_worker().run_due() == 0
+
+
+async def test_a_job_may_have_a_method_that_runs_it(session_factory):
+    """Services come by the names of its parameters."""
+    posted = []
+
+    async def post(to, stamp):
+        posted.append((to, stamp))
+
+    mails = SQLAlchemyBackgroundJobRepository(Mail, session_factory=session_factory)
+    await mails.add(Mail(id="m1", to="Ada"))
+    assert await JobWorker(mails, services={"post": post, "unused": 1}).run_due() == 1
+    assert posted == [("Ada", "cheap")]
+    assert (await mails.get("m1")).status is JobStatus.COMPLETED
+
+
+async def test_a_job_without_its_service_or_method_fails_with_the_name(session_factory, jobs):
+    """So that whoever reads the job's error knows what to give."""
+    mails = SQLAlchemyBackgroundJobRepository(Mail, session_factory=session_factory)
+    await mails.add(Mail(id="m1", max_retries=0))
+    await jobs.add(Import(id="j1", max_retries=0))
+    assert await JobWorker(mails).run_due() == 1
+    assert await JobWorker(jobs).run_due() == 1
+    assert (await mails.get("m1")).error == "TypeError: Mail.execute() needs 'post': give services="
+    assert "Import has no method execute(): write one, or give the worker a handler" in (await jobs.get("j1")).error
+
+
+async def test_a_failed_job_is_tried_again_and_fails_for_good_in_the_end(jobs, make_worker, work):
+    """After `max_retries` retries, with the last error kept."""
+    await jobs.enqueue_many([Import(id="good", max_retries=3), Import(id="bad", max_retries=2)])
+    work.errors = {"good": 3, "bad": 9}
+    worker = make_worker()
+    task = asyncio.create_task(worker.run())
+
+    async def over():
+        return (await jobs.count_by_status())[JobStatus.PENDING] + (await jobs.count_by_status())[
+            JobStatus.RUNNING
+        ] == 0
+
+    await until(over)
+    worker.stop()
+    await task
+    good, bad = await jobs.get("good"), await jobs.get("bad")
+    assert (good.status, good.retry_count, work.given.count("good")) == (JobStatus.COMPLETED, 3, 4)
+    assert (bad.status, bad.error, work.given.count("bad")) == (JobStatus.FAILED, "ConnectionError: no", 3)
+
+
+async def test_stop_gives_back_what_does_not_end_in_time(jobs, make_worker, work):
+    """The attempt does not count, and another worker takes the job at once."""
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    worker = make_worker(grace=timedelta(milliseconds=50))
+    task = asyncio.create_task(worker.run())
+    await work.reached.wait()
+    worker.stop()
+    await task
+    job = await jobs.get("j1")
+    assert (job.status, job.retry_count, job.last_line) == (JobStatus.PENDING, 0, 0)
+    work.gate = None
+    assert await make_worker().run_due() == 1
+    assert (await jobs.get("j1")).status is JobStatus.COMPLETED
+
+
+async def test_stop_lets_jobs_end_within_the_grace(jobs, make_worker, work):
+    """And takes no others."""
+    await jobs.enqueue_many([Import(id=f"j{number}") for number in range(3)])
+    work.gate = asyncio.Event()
+    worker = make_worker(concurrency=1, grace=LONG)
+    task = asyncio.create_task(worker.run())
+    await work.reached.wait()
+    worker.stop()
+    work.gate.set()
+    await task
+    counts = await jobs.count_by_status()
+    assert (counts[JobStatus.COMPLETED], counts[JobStatus.PENDING]) == (1, 2)
+
+
+async def test_a_cancelled_worker_gives_its_jobs_back(jobs, make_worker, work):
+    """Nothing stays RUNNING."""
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    task = asyncio.create_task(make_worker().run())
+    await work.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ((await jobs.get("j1")).status, (await jobs.get("j1")).retry_count) == (JobStatus.PENDING, 0)
+
+
+async def test_sigterm_stops_a_worker_that_handles_signals(jobs, make_worker, work):
+    """As stop() does."""
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    task = asyncio.create_task(make_worker(grace=timedelta(milliseconds=50)).run(handle_signals=True))
+    await work.reached.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await task
+    assert (await jobs.get("j1")).status is JobStatus.PENDING
+
+
+@pytest.mark.parametrize("hears", [True, False], ids=["hears", "is cancelled"])
+async def test_a_running_job_is_cancelled_on_request(jobs, make_worker, work, hears):
+    """It hears of it, and is cancelled when it does not stop by itself within the grace."""
+    await jobs.add(Import(id="j1"))
+    work.gate, work.hears = asyncio.Event(), hears
+    worker = make_worker(grace=timedelta(hours=1) if hears else timedelta(milliseconds=30))
+    task = asyncio.create_task(worker.run_due())
+    await work.reached.wait()
+    assert await jobs.request_cancellation("j1")
+    assert await task == 1
+    job = await jobs.get("j1")
+    assert (job.status, job.cancellation_reason) == (JobStatus.CANCELLED, "as asked" if hears else None)
+    assert await make_worker().run_due() == 0
+
+
+async def test_a_job_that_completes_all_the_same_is_completed(jobs, make_worker, work):
+    """Whoever does not say that it has stopped has done its work."""
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    task = asyncio.create_task(make_worker(grace=LONG).run_due())
+    await work.reached.wait()
+    assert await jobs.request_cancellation("j1")
+    work.gate.set()
+    await task
+    assert (await jobs.get("j1")).status is JobStatus.COMPLETED
+
+
+async def test_progress_is_saved_while_the_job_runs(jobs, make_worker):
+    """With the heartbeats, for whoever looks."""
+    gate = asyncio.Event()
+
+    async def count(job):
+        job.total_items = 10
+        job.processed_items = 4
+        await gate.wait()
+
+    await jobs.add(Import(id="j1"))
+    worker = JobWorker(jobs, count, heartbeat=SHORT)
+    task = asyncio.create_task(worker.run_due())
+
+    async def is_saved():
+        return (await jobs.get("j1")).progress == 0.4
+
+    await until(is_saved)
+    gate.set()
+    await task
+
+
+async def test_a_lease_is_renewed_however_long_a_job_takes(jobs, make_worker, work):
+    """Nobody else is given it."""
+    lease = timedelta(milliseconds=300)
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    task = asyncio.create_task(make_worker(lease=lease).run_due())
+    await work.reached.wait()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 3 * lease.total_seconds()
+    while loop.time() < end:
+        assert await jobs.claim(worker_id="another", lease=LEASE) == []
+    work.gate.set()
+    await task
+    assert work.given == ["j1"]
+
+
+async def test_a_worker_that_has_lost_a_job_stops_it_and_records_nothing(jobs, make_worker, work, engine, caplog):
+    """Whoever has taken it over decides what it is."""
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    task = asyncio.create_task(make_worker().run_due())
+    await work.reached.wait()
+    async with engine.begin() as connection:  # as if it had been given to another worker after its lease
+        await connection.execute(sa.update(BackgroundJobModel).values(version=BackgroundJobModel.version + 1))
+    await task
+    assert (await jobs.get("j1")).status is JobStatus.RUNNING
+    assert "the lease of job 'j1' is lost" in caplog.text
+
+
+async def test_a_job_of_a_dead_worker_is_run_by_another(jobs, make_worker, work, end_lease):
+    """When its lease has ended; the attempt of the dead one counts."""
+    await jobs.add(Import(id="j1"))
+    await jobs.claim(worker_id="dead", lease=LEASE)
+    assert await make_worker().run_due() == 0
+    await end_lease("j1")
+    assert await make_worker().run_due() == 1
+    job = await jobs.get("j1")
+    assert (job.status, job.retry_count) == (JobStatus.COMPLETED, 1)
+
+
+async def test_queues_are_those_asked_for(jobs, make_worker, work):
+    """All of them unless some are named."""
+    await jobs.enqueue_many([Import(id=queue, queue=queue) for queue in ("slow", "fast", "other")])
+    assert await make_worker(queues=["slow", "fast"]).run_due() == 2
+    assert sorted(work.given) == ["fast", "slow"]
+    assert await make_worker().run_due() == 1
+
+
+async def test_no_more_than_so_many_jobs_run_at_once(jobs):
+    """`concurrency` of them."""
+    running, most = 0, 0
+
+    async def count(_job):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+
+    await jobs.enqueue_many([Import() for _ in range(20)])
+    assert await JobWorker(jobs, count, concurrency=3).run_due() == 20
+    assert most == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"concurrency": 0}, "concurrency is 0"),
+        ({"lease": timedelta(0)}, "lease is a timedelta above 0"),
+        ({"heartbeat": 5}, "heartbeat is a timedelta above 0"),
+        ({"grace": timedelta(-1)}, "grace is a timedelta above 0"),
+        ({"worker_id": ""}, "worker_id must be a text"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(jobs, options, message):
+    """By the name of the argument."""
+    with pytest.raises(ValueError, match=message):
+        JobWorker(jobs, **options)
