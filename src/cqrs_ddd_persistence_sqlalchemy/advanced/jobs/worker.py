@@ -92,6 +92,7 @@ class JobWorker(Generic[Job]):
         self._news = asyncio.Event()
         self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
         self._is_idle = False
+        self._next_release_at = 0.0
 
     async def run(self, *, handle_signals: bool = False) -> None:
         """Run jobs until `stop()`; then let the running ones end within `grace`, and give back the others.
@@ -164,6 +165,9 @@ class JobWorker(Generic[Job]):
             return 0
         if self._is_idle and not await self._repository.has_due(queues=self._queues):
             return 0
+        if monotonic() >= self._next_release_at:  # where due jobs never run short, a claim takes none of these back
+            await self._repository.release_expired(limit=100)
+            self._next_release_at = monotonic() + self._lease.total_seconds() / 3
         begun = monotonic()
         claims = await self._repository.claim(room, worker_id=self.worker_id, lease=self._lease, queues=self._queues)
         for claim in claims:
