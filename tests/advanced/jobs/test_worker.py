@@ -121,9 +121,8 @@ async def test_a_failed_job_is_tried_again_and_fails_for_good_in_the_end(jobs, m
     task = asyncio.create_task(worker.run())
 
     async def over():
-        return (await jobs.count_by_status())[JobStatus.PENDING] + (await jobs.count_by_status())[
-            JobStatus.RUNNING
-        ] == 0
+        counts = await jobs.count_by_status()
+        return counts[JobStatus.PENDING] + counts[JobStatus.RUNNING] == 0
 
     await until(over)
     worker.stop()
