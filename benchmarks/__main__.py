@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from benchmarks import claiming
 from benchmarks.projecting import PostgreSQLProjecting, SQLiteProjecting
 from benchmarks.workloads import PostgreSQLWorkloads, SQLiteWorkloads
 from tests.support.databases import alembic
@@ -63,6 +65,21 @@ async def run(
     )
 
 
+def _another_database(url: str) -> str:
+    """Make a migrated database beside one, on the same server."""
+
+    async def create() -> None:
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("CREATE DATABASE bench_many")
+        await engine.dispose()
+
+    asyncio.run(create())
+    another = make_url(url).set(database="bench_many").render_as_string(hide_password=False)
+    alembic("upgrade", "head", url=another)
+    return another
+
+
 def main() -> None:
     """Measure SQLite in a temporary file and PostgreSQL on a throwaway server."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -75,11 +92,16 @@ def main() -> None:
         url = f"sqlite+aiosqlite:///{Path(folder) / 'projecting.db'}"
         alembic("upgrade", "head", url=url)
         asyncio.run(run(url, SQLiteProjecting, repetitions))
+        urls = [f"sqlite+aiosqlite:///{Path(folder) / name}.db" for name in ("none", "many")]
+        for url in urls:
+            alembic("upgrade", "head", url=url)
+        claiming.run(*urls)
     with running_server() as server:
         alembic("upgrade", "head", url=server.url)
         url = make_url(server.url).render_as_string(hide_password=False)
         asyncio.run(run(url, PostgreSQLWorkloads, repetitions))
         asyncio.run(run(url, PostgreSQLProjecting, repetitions))
+        claiming.run(url, _another_database(url))
 
 
 if __name__ == "__main__":
