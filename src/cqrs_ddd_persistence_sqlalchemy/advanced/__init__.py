@@ -12,6 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchem
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.control import ProjectionStatus, SQLAlchemyProjectionControl
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import DeadLetter, SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import ProjectionRunner
+from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.control import SagaCounts, SagaInfo, SQLAlchemySagaControl
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.repository import SQLAlchemySagaRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.runner import SagaRunner
 from cqrs_ddd_persistence_sqlalchemy.advanced.snapshots import SQLAlchemySnapshotStore
@@ -31,7 +32,10 @@ __all__ = [
     "SQLAlchemyProjectionControl",
     "SQLAlchemyProjectionPositionStore",
     "SQLAlchemyProjectionStore",
+    "SQLAlchemySagaControl",
     "SQLAlchemySagaRepository",
     "SQLAlchemySnapshotStore",
+    "SagaCounts",
+    "SagaInfo",
     "SagaRunner",
 ]

@@ -68,7 +68,7 @@ def _whole(value: Any) -> str:
     match value:
         case datetime():
             return value.isoformat(" ", "seconds")
-        case dict():
+        case dict() | list():
             return json.dumps(value, ensure_ascii=False)
     return str(value)
 

@@ -1,0 +1,1 @@
+"""Sagas from the command line, for the person on call."""
