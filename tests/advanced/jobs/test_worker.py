@@ -174,6 +174,46 @@ async def test_a_cancelled_worker_gives_its_jobs_back(jobs, make_worker, work):
     assert ((await jobs.get("j1")).status, (await jobs.get("j1")).retry_count) == (JobStatus.PENDING, 0)
 
 
+async def test_a_job_that_cannot_be_cancelled_does_not_keep_its_worker(jobs, monkeypatch, caplog):
+    """It is left until its lease ends: given back, it might run twice at once."""
+    monkeypatch.setattr("cqrs_ddd_persistence_sqlalchemy.advanced.jobs.worker._GIVING_BACK_SECONDS", 0.05)
+    release, reached = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(_job):
+        reached.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    await jobs.add(Import(id="j1"))
+    worker = JobWorker(jobs, stubborn, grace=SHORT)
+    task = asyncio.create_task(worker.run())
+    await reached.wait()
+    worker.stop()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await task
+    assert (await jobs.get("j1")).status is JobStatus.RUNNING
+    assert "job 'j1' does not end though it is cancelled" in caplog.text
+    release.set()
+
+
+async def test_a_worker_runs_once_at_a_time(jobs, make_worker, work):
+    """A second call is refused while the first one is at work, and welcome afterwards."""
+    await jobs.add(Import(id="j1"))
+    work.gate = asyncio.Event()
+    worker = make_worker()
+    task = asyncio.create_task(worker.run())
+    await work.reached.wait()
+    with pytest.raises(RuntimeError, match="runs already"):
+        await worker.run_due()
+    work.gate.set()
+    worker.stop()
+    await task
+    assert await worker.run_due() == 0
+
+
 async def test_sigterm_stops_a_worker_that_handles_signals(jobs, make_worker, work):
     """As stop() does."""
     await jobs.add(Import(id="j1"))
@@ -236,15 +276,16 @@ async def test_progress_is_saved_while_the_job_runs(jobs, make_worker):
 
 async def test_a_lease_is_renewed_however_long_a_job_takes(jobs, make_worker, work):
     """Nobody else is given it."""
-    lease = timedelta(milliseconds=300)
+    lease = timedelta(seconds=1.5)
     await jobs.add(Import(id="j1"))
     work.gate = asyncio.Event()
     task = asyncio.create_task(make_worker(lease=lease).run_due())
     await work.reached.wait()
     loop = asyncio.get_running_loop()
-    end = loop.time() + 3 * lease.total_seconds()
+    end = loop.time() + 1.5 * lease.total_seconds()
     while loop.time() < end:
         assert await jobs.claim(worker_id="another", lease=LEASE) == []
+        await asyncio.sleep(0.05)  # others write, too
     work.gate.set()
     await task
     assert work.given == ["j1"]

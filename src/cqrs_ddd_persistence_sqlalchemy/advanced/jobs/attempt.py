@@ -57,6 +57,11 @@ class Attempt(Generic[Job]):
         self._handling: asyncio.Task[Any] | None = None
         self._is_given_back = False
 
+    @property
+    def id(self) -> str:
+        """The job's."""
+        return self._claim.id
+
     async def run(self) -> None:
         """Run the job; errors are recorded or logged, and never raised."""
         job_id = self._claim.id

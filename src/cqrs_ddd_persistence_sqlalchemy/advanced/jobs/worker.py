@@ -31,6 +31,7 @@ Job = TypeVar("Job", bound=BaseBackgroundJob)
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
+_GIVING_BACK_SECONDS = 5.0
 
 
 class JobWorker(Generic[Job]):
@@ -91,7 +92,7 @@ class JobWorker(Generic[Job]):
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
         self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
-        self._is_idle = False
+        self._is_idle = self._is_running = False
         self._next_release_at = 0.0
 
     async def run(self, *, handle_signals: bool = False) -> None:
@@ -100,6 +101,7 @@ class JobWorker(Generic[Job]):
         Args:
             handle_signals: stop at SIGTERM and SIGINT.
         """
+        self._begin()
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         for number in numbers:
@@ -119,6 +121,7 @@ class JobWorker(Generic[Job]):
 
     async def run_due(self) -> int:
         """Run the jobs that are due now to their end, and return how many attempts were made. For tests and scripts."""
+        self._begin()
         made = 0
         try:
             while not self._stopped.is_set():
@@ -182,7 +185,7 @@ class JobWorker(Generic[Job]):
             )
             task = asyncio.create_task(attempt.run())
             self._attempts[task] = attempt
-            task.add_done_callback(self._attempts.pop)
+            task.add_done_callback(lambda done: self._attempts.pop(done, None))
         self._is_idle = not claims
         return len(claims)
 
@@ -193,13 +196,24 @@ class JobWorker(Generic[Job]):
         for attempt in list(self._attempts.values()):
             attempt.give_back()
         if self._attempts:
-            await asyncio.wait(self._attempts)
+            await asyncio.wait(self._attempts, timeout=_GIVING_BACK_SECONDS)
+
+    def _begin(self) -> None:
+        if self._is_running:
+            raise RuntimeError("this JobWorker runs already: make another one for another task")
+        self._is_running = True
 
     async def _end(self) -> None:
-        """Leave nothing behind, however this has come to its end."""
-        self._stopped.clear()
-        self._is_idle = False
-        await self._finish(0)
+        """Leave nothing behind, however this has come to its end, and be ready to be run again."""
+        try:
+            await self._finish(0)
+        finally:
+            for task, attempt in self._attempts.items():
+                logger.error("job %r does not end though it is cancelled; it is left until its lease ends", attempt.id)
+                task.cancel()
+            self._attempts = {}
+            self._stopped, self._news = asyncio.Event(), asyncio.Event()
+            self._is_idle = self._is_running = False
 
     async def _schedule(self, scheduler: Scheduler) -> None:
         """Enqueue the jobs of schedules; trouble passes."""
