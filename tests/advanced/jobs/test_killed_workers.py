@@ -28,8 +28,9 @@ PATIENCE_SECONDS = 240
 class Workers:
     """Some processes, which can be killed and replaced."""
 
-    def __init__(self, url, count, job_seconds):
-        self._command = [sys.executable, "-m", "tests.advanced.jobs.worker_process", url, str(job_seconds)]
+    def __init__(self, url, count, job_seconds, lease_seconds):
+        options = [url, str(job_seconds), str(lease_seconds)]
+        self._command = [sys.executable, "-m", "tests.advanced.jobs.worker_process", *options]
         self.running = [self._start() for _ in range(count)]
         self.killed = 0
 
@@ -51,8 +52,8 @@ class Workers:
 
 
 @asynccontextmanager
-async def working(url, count, job_seconds):
-    workers = Workers(url, count, job_seconds)
+async def working(url, count, job_seconds, *, lease_seconds=60):
+    workers = Workers(url, count, job_seconds, lease_seconds)
     try:
         yield workers
         for said, code in workers.stop():
@@ -106,7 +107,7 @@ async def run_undisturbed(engine, tasks, url, *, jobs, processes, job_seconds):
 async def run_under_fire(engine, tasks, url, *, jobs, processes, job_seconds, kills, seconds):
     await fill(engine, tasks, jobs)
     (halted,) = await tasks.claim(worker_id="halted", lease=timedelta(seconds=1))
-    async with working(url, processes, job_seconds) as workers:
+    async with working(url, processes, job_seconds, lease_seconds=3) as workers:
         for _ in range(kills):
             await asyncio.sleep(seconds)
             workers.kill_one()

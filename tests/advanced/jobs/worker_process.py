@@ -1,4 +1,4 @@
-"""A process with a worker, for tests that kill it: python -m tests.advanced.jobs.worker_process URL JOB_SECONDS."""
+"""A process with a worker, for tests that kill it: python -m tests.advanced.jobs.worker_process URL JOB_SECONDS LEASE."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
 
-LEASE = timedelta(seconds=3)
 CONCURRENCY = 10
 
 runs = sa.Table(
@@ -37,7 +36,7 @@ class Task(BaseBackgroundJob):
 Task.first_delay = timedelta(milliseconds=50)
 
 
-async def main(url, seconds):
+async def main(url, seconds, lease_seconds):
     engine, beside = (configure_engine(create_async_engine(url)) for _ in range(2))
     jobs = SQLAlchemyBackgroundJobRepository(Task, session_factory=async_sessionmaker(engine, expire_on_commit=False))
 
@@ -56,7 +55,7 @@ async def main(url, seconds):
         jobs,
         handle,
         concurrency=CONCURRENCY,
-        lease=LEASE,
+        lease=timedelta(seconds=float(lease_seconds)),
         poll_interval=timedelta(milliseconds=100),
         grace=timedelta(seconds=2),
         worker_id=str(os.getpid()),
