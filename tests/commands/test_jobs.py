@@ -124,8 +124,10 @@ def test_a_retry_that_meets_its_unique_key_says_so(with_jobs, database, capsys):
         await imports.add(Import(id="new", unique_key="k"))
 
     with_jobs(act)
-    assert main(["--url", database.url, "retry", "old"]) == 2
-    assert "another one that waits or runs has its unique key" in capsys.readouterr().err
+    assert main(["--url", database.url, "retry", "old", "missing"]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "job 'old': another one that waits or runs has its unique key"
+    assert second.startswith("missing: there is no such job")
 
 
 def test_running_jobs_are_watched(with_jobs, command):

@@ -89,6 +89,8 @@ async def _found(control: SQLAlchemyJobControl, options: argparse.Namespace) -> 
 
 
 async def _watch(control: SQLAlchemyJobControl, options: argparse.Namespace) -> None:
+    if not options.seconds > 0:
+        raise ValueError(f"--seconds is {options.seconds}: give a number above 0")
     times = 0
     while options.times is None or times < options.times:
         if times:
@@ -102,11 +104,12 @@ async def _watch(control: SQLAlchemyJobControl, options: argparse.Namespace) -> 
 async def _each(ids: Sequence[str], change: Callable[[str], Awaitable[bool]], done: str, needed: str) -> int:
     missing = 0
     for job_id in ids:
-        if await change(job_id):
-            say(f"{job_id} {done}")
-        else:
-            missing = 1
-            say(f"{job_id}: there is no such job that is {needed}")
+        try:
+            changed, problem = await change(job_id), f"{job_id}: there is no such job that is {needed}"
+        except ValueError as error:
+            changed, problem = False, str(error)
+        say(f"{job_id} {done}" if changed else problem)
+        missing = missing if changed else 1
     return missing
 
 

@@ -116,8 +116,8 @@ async def run_under_fire(engine, tasks, url, *, jobs, processes, job_seconds, ki
         await tasks.complete(halted)
     counts, ran = await tasks.count_by_status(), await begun(engine)
     assert (counts[JobStatus.COMPLETED], counts[JobStatus.FAILED]) == (jobs - jobs // 100, jobs // 100)
-    assert len(ran) == jobs
-    repeated = sum(ran.values()) - jobs
+    assert jobs - len(ran) <= counts[JobStatus.FAILED]  # one without retries whose worker is killed as it begins
+    repeated = sum(ran.values()) - len(ran)
     assert repeated <= workers.killed * CONCURRENCY
     return repeated
 

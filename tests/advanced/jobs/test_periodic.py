@@ -39,8 +39,13 @@ def test_ticks_are_those_of_the_expression(expression, timezone, last, following
 
 def test_schedules_that_make_no_sense_are_refused(jobs):
     """By the expression, or the name that two of them have."""
-    with pytest.raises(ValueError, match="'every day' is no cron expression"):
-        Periodic("every day", nightly)
+    for never in ("every day", "0 0 30 2 *"):
+        with pytest.raises(ValueError, match="is no cron expression that ever comes"):
+            Periodic(never, nightly)
+    with pytest.raises(ValueError, match="timezone is 'Europe/Rome': give a tzinfo"):
+        Periodic("* * * * *", nightly, timezone="Europe/Rome")
+    with pytest.raises(ValueError, match="give a name="):
+        Periodic("* * * * *", lambda: Import(path="other"))
     assert Periodic("* * * * *", nightly).name == "nightly * * * * *"
     with pytest.raises(ValueError, match="two schedules have the name 'nightly"):
         Scheduler(jobs, [Periodic("* * * * *", nightly), Periodic("* * * * *", nightly)])
@@ -114,22 +119,22 @@ async def test_workers_enqueue_and_run_periodic_jobs(jobs):
     assert 3 <= sum((await jobs.count_by_status()).values()) <= ticks
 
 
-async def test_a_factory_that_fails_does_not_stop_the_jobs(jobs, caplog):
-    """It is logged, and tried again later."""
+@pytest.mark.parametrize("error", [RuntimeError("no job today"), asyncio.CancelledError()])
+async def test_a_factory_that_fails_stops_neither_the_jobs_nor_the_other_schedules(jobs, caplog, error):
+    """It is logged by name, and tried again later."""
 
     def broken():
-        raise RuntimeError("no job today")
+        raise error
 
-    await jobs.enqueue_tick("broken", NOON, broken)
-    await jobs.add(Import(id="j1"))
+    periodic = [Periodic("* * * * *", broken, name="broken"), Periodic("* * * * *", nightly)]
+    for each in periodic:
+        await jobs.enqueue_tick(each.name, NOON, nightly)
     work = Work()
-    worker = JobWorker(
-        jobs, work, periodic=[Periodic("* * * * *", broken, name="broken")], poll_interval=timedelta(milliseconds=20)
-    )
+    worker = JobWorker(jobs, work, periodic=periodic, poll_interval=timedelta(milliseconds=20))
     task = asyncio.create_task(worker.run())
 
     async def failed_and_ran():
-        return work.given == ["j1"] and "no job today" in caplog.text
+        return len(work.given) == 1 and "periodic job 'broken': no job was enqueued" in caplog.text
 
     await until(failed_and_ran)
     worker.stop()

@@ -102,15 +102,15 @@ async def test_a_job_may_have_a_method_that_runs_it(session_factory):
     assert (await mails.get("m1")).status is JobStatus.COMPLETED
 
 
-async def test_a_job_without_its_service_or_method_fails_with_the_name(session_factory, jobs):
-    """So that whoever reads the job's error knows what to give."""
+async def test_what_cannot_run_is_refused_before_anything_runs(session_factory, jobs):
+    """With the name of what is missing."""
     mails = SQLAlchemyBackgroundJobRepository(Mail, session_factory=session_factory)
-    await mails.add(Mail(id="m1", max_retries=0))
-    await jobs.add(Import(id="j1", max_retries=0))
-    assert await JobWorker(mails).run_due() == 1
-    assert await JobWorker(jobs).run_due() == 1
-    assert (await mails.get("m1")).error == "TypeError: Mail.execute() needs 'post': give services="
-    assert "Import has no method execute(): write one, or give the worker a handler" in (await jobs.get("j1")).error
+    with pytest.raises(ValueError, match=r"Mail.execute\(\) needs 'post': JobWorker\(..., services="):
+        JobWorker(mails)
+    with pytest.raises(ValueError, match=r"Import has no async method execute\(\)"):
+        JobWorker(jobs)
+    with pytest.raises(ValueError, match="is not an async function"):
+        JobWorker(jobs, lambda _job: None)
 
 
 async def test_a_failed_job_is_tried_again_and_fails_for_good_in_the_end(jobs, make_worker, work):
@@ -298,7 +298,8 @@ async def test_a_worker_that_has_lost_a_job_stops_it_and_records_nothing(jobs, m
     task = asyncio.create_task(make_worker().run_due())
     await work.reached.wait()
     async with engine.begin() as connection:  # as if it had been given to another worker after its lease
-        await connection.execute(sa.update(BackgroundJobModel).values(version=BackgroundJobModel.version + 1))
+        taken = {"version": BackgroundJobModel.version + 2, "retry_count": 1, "worker_id": "another"}
+        await connection.execute(sa.update(BackgroundJobModel).values(taken))
     await task
     assert (await jobs.get("j1")).status is JobStatus.RUNNING
     assert "the lease of job 'j1' is lost" in caplog.text
@@ -347,9 +348,11 @@ async def test_no_more_than_so_many_jobs_run_at_once(jobs):
         ({"heartbeat": 5}, "heartbeat is a timedelta above 0"),
         ({"grace": timedelta(-1)}, "grace is a timedelta above 0"),
         ({"worker_id": ""}, "worker_id must be a text"),
+        ({"queues": "slow"}, "queues is 'slow': give a list"),
+        ({"queues": []}, r"queues is \\[\\]: give a list"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(jobs, options, message):
+async def test_what_makes_no_sense_is_refused(jobs, work, options, message):
     """By the name of the argument."""
     with pytest.raises(ValueError, match=message):
-        JobWorker(jobs, **options)
+        JobWorker(jobs, work, **options)

@@ -1,4 +1,4 @@
-"""A process with a worker, for tests that kill it: python -m tests.advanced.jobs.worker_process URL JOB_SECONDS LEASE."""
+"""A process with a worker, for tests that kill it: its arguments are URL, JOB_SECONDS and LEASE_SECONDS."""
 
 from __future__ import annotations
 

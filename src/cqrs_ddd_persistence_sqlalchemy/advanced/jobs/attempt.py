@@ -6,9 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
+from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
+from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
+from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
@@ -96,18 +99,40 @@ class Attempt(Generic[Job]):
         return await self._handler(self._claim.job)
 
     async def _record(self, handling: asyncio.Task[Any]) -> None:
-        """Write down how the job has ended."""
+        """Write down how the job has ended; where that cannot be stored, that it could not."""
+        token = self._claim.token
+        try:
+            await self._record_outcome(handling)
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            if is_passing(error):
+                raise
+            failure = None if handling.cancelled() else handling.exception()
+            logger.exception("job %r: what it has left cannot be stored", self.id)
+            stored = await self._repository.get(self.id)
+            if stored is None or stored_version(stored) != token:
+                raise LeaseLostError("job", (self.id,)) from error
+            self._claim.job = stored  # as it was before the attempt
+            await self._repository.fail(self._claim, failure or error)
+
+    async def _record_outcome(self, handling: asyncio.Task[Any]) -> None:
         repository, claim = self._repository, self._claim
-        if handling.cancelled() and (self._is_given_back or claim.job.cancelled.is_set()):
+        has_failed = handling.cancelled() or handling.exception() is not None
+        if has_failed and (self._is_given_back or (handling.cancelled() and claim.job.cancelled.is_set())):
             await repository.release(claim)  # which ends it as CANCELLED where that was asked for
         elif handling.cancelled():
             await repository.fail(claim, "the job was cancelled from inside")
         elif (error := handling.exception()) is not None:
-            logger.warning("job %r failed: %s", claim.id, error, exc_info=error)
+            logger.warning("job %r failed: %s", claim.id, described(error), exc_info=error)
             await repository.fail(claim, error)
+        elif claim.job.status is JobStatus.PENDING:
+            await repository.fail(claim, "the job has asked to be tried again", retry_in=claim.job.delay)
         else:
             result = handling.result()
-            claim.job.result = claim.job.result if result is None else result
+            if result is not None:
+                jsonable(result, "result")  # which pydantic would write otherwise, NaN as null
+                claim.job.result = result
             await repository.complete(claim)
 
     async def _beat(self) -> None:
@@ -116,4 +141,5 @@ class Attempt(Generic[Job]):
         if is_requested and not self._claim.job.cancelled.is_set():
             self._claim.job.cancelled.set()
             if self._handling is not None:
-                asyncio.get_running_loop().call_later(self._grace.total_seconds(), self._handling.cancel)
+                timer = asyncio.get_running_loop().call_later(self._grace.total_seconds(), self._handling.cancel)
+                self._handling.add_done_callback(lambda _: timer.cancel())

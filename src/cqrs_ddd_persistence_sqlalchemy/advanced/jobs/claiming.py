@@ -91,7 +91,15 @@ class ClaimedJobs(TakenJobs[Job]):
         Raises:
             LeaseLostError: the claim is lost. Nothing is written.
         """
-        values = {**self._mine(claim), **_progress(claim.job), "seconds": _seconds("lease", lease)}
+        self._rows.check_class(claim.job)
+        values = {
+            "job_id": claim.id,
+            "of_type": self._type,
+            "worker": claim.worker_id,
+            "failures_before": claim.attempt - 1,
+            "seconds": _seconds("lease", lease),
+            **_progress(claim.job),
+        }
         async with self._scope.write(uow) as connection:
             statement = statements.renew(self._rows.table, connection.dialect.name)
             row = (await connection.execute(statement, values)).one_or_none()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
+from cqrs_ddd_advanced_core.cancellation import is_cancelled
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
     from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_SLEEP = timedelta(minutes=1)
 
@@ -26,12 +31,12 @@ class Periodic:
     Attributes:
         expression: five fields, as in "*/5 * * * *"; six, with seconds last.
         job_factory: makes the job of a tick.
-        name: under which the last tick is remembered; the expression and the factory's name unless given. The same in
+        name: under which the last tick is remembered; the factory's name and the expression unless given. The same in
             every process, and no other schedule's.
         timezone: in which the expression is meant.
 
     Raises:
-        ValueError: the expression makes no sense.
+        ValueError: the expression or the time zone makes no sense, or a name is missing.
         ImportError: the extra is not installed.
     """
 
@@ -42,9 +47,17 @@ class Periodic:
 
     def __post_init__(self) -> None:
         """Check the expression, and find a name."""
-        if not _croniter().is_valid(self.expression):
-            raise ValueError(f"Periodic: {self.expression!r} is no cron expression, such as '*/5 * * * *'")
-        factory = getattr(self.job_factory, "__qualname__", type(self.job_factory).__qualname__)
+        if not isinstance(self.timezone, tzinfo):
+            raise ValueError(f"Periodic: timezone is {self.timezone!r}: give a tzinfo, such as ZoneInfo('Europe/Rome')")
+        try:
+            self.last_tick(datetime.now(UTC))
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"Periodic: {self.expression!r} is no cron expression that ever comes, such as '*/5 * * * *'"
+            ) from error
+        factory = getattr(self.job_factory, "__qualname__", "<unnamed>")
+        if not self.name and "<" in factory:
+            raise ValueError("Periodic: give a name= under which the ticks are remembered; the factory has none itself")
         name = self.name or f"{factory} {self.expression}"
         object.__setattr__(self, "name", check_id("name", name, max_length=ID_LENGTH))
 
@@ -97,8 +110,13 @@ class Scheduler:
         """Enqueue the jobs whose ticks have come, and return how many this call has enqueued."""
         now, enqueued = await self._repository.now(), 0
         for periodic in self._periodic:
-            tick = periodic.last_tick(now)
-            enqueued += await self._repository.enqueue_tick(periodic.name, tick, periodic.job_factory)
+            try:
+                tick = periodic.last_tick(now)
+                enqueued += await self._repository.enqueue_tick(periodic.name, tick, periodic.job_factory)
+            except (Exception, asyncio.CancelledError) as error:  # whatever a factory raises: the others go on
+                if is_cancelled() or is_passing(error):
+                    raise
+                logger.exception("periodic job %r: no job was enqueued", periodic.name)
         return enqueued
 
 

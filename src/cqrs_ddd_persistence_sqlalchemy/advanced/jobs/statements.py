@@ -70,11 +70,22 @@ def has_due(table: sa.Table, dialect_name: str, *, in_queues: bool) -> Any:
 
 @lru_cache(maxsize=1024)
 def renew(table: sa.Table, dialect_name: str) -> Any:
-    """Let a claim end later, and save how far its job is; the token stays."""
+    """Let a claim end later, and save how far its job is; the token stays.
+
+    It goes by worker and attempt, not by the token: the work may save its job at the same time, in a transaction that
+    has not ended yet.
+    """
     dialect = dialect_named(dialect_name)
     later = dialect.later(sa.bindparam("seconds", type_=sa.Double()))
     values = {"lease_until": later, "updated_at": dialect.now, **_progress()}
-    statement = sa.update(table).where(*_mine(table)).values(values)
+    held = (
+        table.c.id == sa.bindparam("job_id"),
+        table.c.job_type == sa.bindparam("of_type"),
+        table.c.worker_id == sa.bindparam("worker"),
+        table.c.retry_count == sa.bindparam("failures_before"),
+        has_status(table, [JobStatus.RUNNING]),
+    )
+    statement = sa.update(table).where(*held).values(values)
     return statement.returning(table.c.lease_until, table.c.cancellation_requested_at)
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from datetime import timedelta
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cqrs_ddd_advanced_core.arguments import arguments_of
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.handling import runnable
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.signals import forget_signals, stop_at_signals
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
 
@@ -59,7 +58,7 @@ class JobWorker(Generic[Job]):
         worker_id: shown with the jobs that it runs; host, process and a random part unless given.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument makes no sense, or `execute` needs a service that nobody gives.
     """
 
     def __init__(  # noqa: PLR0913  (each is a setting that a deploy may want to change)
@@ -80,9 +79,9 @@ class JobWorker(Generic[Job]):
         check_counts(concurrency=concurrency)
         check_durations(lease=lease, heartbeat=heartbeat, poll_interval=poll_interval, grace=grace)
         self._repository = repository
-        self._handler = handler or partial(_execute, services=dict(services or {}))
+        self._handler = runnable(repository.job_cls, handler, dict(services or {}))
         self._concurrency = concurrency
-        self._queues = queues
+        self._queues = _checked(queues)
         self._lease = lease
         self._heartbeat = min(heartbeat, lease / 3)
         self._poll_seconds = poll_interval.total_seconds()
@@ -92,6 +91,7 @@ class JobWorker(Generic[Job]):
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
         self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
+        self._claiming: asyncio.Future[int] | None = None
         self._is_idle = self._is_running = False
         self._next_release_at = 0.0
 
@@ -102,10 +102,8 @@ class JobWorker(Generic[Job]):
             handle_signals: stop at SIGTERM and SIGINT.
         """
         self._begin()
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
-        for number in numbers:
-            loop.add_signal_handler(number, self.stop)
+        if handle_signals:
+            stop_at_signals(self)
         scheduling = asyncio.create_task(self._schedule(self._scheduler)) if self._scheduler else None
         try:
             async with self._repository.listener(self._news.set):
@@ -115,9 +113,8 @@ class JobWorker(Generic[Job]):
             if scheduling is not None:
                 scheduling.cancel()
                 await asyncio.wait([scheduling])
-            await self._end()
-            for number in numbers:
-                loop.remove_signal_handler(number)
+            forget_signals(self)
+            await self._end_whatever_comes()
 
     async def run_due(self) -> int:
         """Run the jobs that are due now to their end, and return how many attempts were made. For tests and scripts."""
@@ -126,12 +123,13 @@ class JobWorker(Generic[Job]):
         try:
             while not self._stopped.is_set():
                 made += await self._start_some()
-                if not self._attempts:
+                if not self._attempts and self._is_idle:
                     break
-                await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
+                if self._attempts:
+                    await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
             await self._finish(self._grace.total_seconds())
         finally:
-            await self._end()
+            await self._end_whatever_comes()
         return made
 
     def stop(self) -> None:
@@ -154,11 +152,13 @@ class JobWorker(Generic[Job]):
                 found = 0
             if len(self._attempts) == self._concurrency:
                 stopped = asyncio.create_task(self._stopped.wait())
-                await asyncio.wait({stopped, *self._attempts}, return_when=asyncio.FIRST_COMPLETED)
-                stopped.cancel()
+                try:
+                    await asyncio.wait({stopped, *self._attempts}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stopped.cancel()
             elif pause:
                 await first(self._stopped, pause)
-            elif not found and not self._stopped.is_set():
+            elif not found and self._is_idle and not self._stopped.is_set():
                 await first(self._news, self._poll_seconds)
 
     async def _start_some(self) -> int:
@@ -171,6 +171,14 @@ class JobWorker(Generic[Job]):
         if monotonic() >= self._next_release_at:  # where due jobs never run short, a claim takes none of these back
             await self._repository.release_expired(limit=100)
             self._next_release_at = monotonic() + self._lease.total_seconds() / 3
+        # What is claimed is begun, also when this task is cancelled in between.
+        self._claiming = asyncio.ensure_future(self._claim(room))
+        claimed = await asyncio.shield(self._claiming)
+        # Nothing claimed, and something due all the same: jobs that could not be loaded have been set aside.
+        self._is_idle = not claimed and not await self._repository.has_due(queues=self._queues)
+        return claimed
+
+    async def _claim(self, room: int) -> int:
         begun = monotonic()
         claims = await self._repository.claim(room, worker_id=self.worker_id, lease=self._lease, queues=self._queues)
         for claim in claims:
@@ -186,7 +194,6 @@ class JobWorker(Generic[Job]):
             task = asyncio.create_task(attempt.run())
             self._attempts[task] = attempt
             task.add_done_callback(lambda done: self._attempts.pop(done, None))
-        self._is_idle = not claims
         return len(claims)
 
     async def _finish(self, seconds: float) -> None:
@@ -203,9 +210,15 @@ class JobWorker(Generic[Job]):
             raise RuntimeError("this JobWorker runs already: make another one for another task")
         self._is_running = True
 
+    async def _end_whatever_comes(self) -> None:
+        """End, also where the task is cancelled again and again meanwhile."""
+        await asyncio.shield(asyncio.ensure_future(self._end()))
+
     async def _end(self) -> None:
         """Leave nothing behind, however this has come to its end, and be ready to be run again."""
         try:
+            if self._claiming is not None:
+                await asyncio.wait({self._claiming})
             await self._finish(0)
         finally:
             for task, attempt in self._attempts.items():
@@ -226,12 +239,9 @@ class JobWorker(Generic[Job]):
                 await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
 
 
-async def _execute(job: BaseBackgroundJob, services: Mapping[str, Any]) -> Any:
-    """Call a job's own method, with services by the names of its parameters."""
-    execute = getattr(job, "execute", None)
-    if execute is None:
-        raise TypeError(f"{type(job).__name__} has no method execute(): write one, or give the worker a handler")
-    arguments, missing = arguments_of(execute, services)
-    if missing:
-        raise TypeError(f"{type(job).__name__}.execute() needs {', '.join(map(repr, missing))}: give services=")
-    return await execute(**arguments)
+def _checked(queues: Sequence[str] | None) -> list[str] | None:
+    if queues is None:
+        return None
+    if isinstance(queues, str) or not queues:
+        raise ValueError(f"queues is {queues!r}: give a list of at least one name, or nothing for all")
+    return [check_id("queue", queue, max_length=ID_LENGTH) for queue in queues]
