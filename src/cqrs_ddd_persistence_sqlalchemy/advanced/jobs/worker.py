@@ -31,6 +31,7 @@ Job = TypeVar("Job", bound=BaseBackgroundJob)
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 _GIVING_BACK_SECONDS = 5.0
+_SOON_SECONDS = 0.05
 
 
 class JobWorker(Generic[Job]):
@@ -92,6 +93,7 @@ class JobWorker(Generic[Job]):
         self._news = asyncio.Event()
         self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
         self._claiming: asyncio.Future[int] | None = None
+        self._scheduling: asyncio.Task[None] | None = None
         self._is_idle = self._is_running = False
         self._next_release_at = 0.0
 
@@ -104,15 +106,13 @@ class JobWorker(Generic[Job]):
         self._begin()
         if handle_signals:
             stop_at_signals(self)
-        scheduling = asyncio.create_task(self._schedule(self._scheduler)) if self._scheduler else None
+        if self._scheduler is not None:
+            self._scheduling = asyncio.create_task(self._schedule(self._scheduler))
         try:
             async with self._repository.listener(self._news.set):
                 await self._work()
             await self._finish(self._grace.total_seconds())
         finally:
-            if scheduling is not None:
-                scheduling.cancel()
-                await asyncio.wait([scheduling])
             forget_signals(self)
             await self._end_whatever_comes()
 
@@ -127,6 +127,8 @@ class JobWorker(Generic[Job]):
                     break
                 if self._attempts:
                     await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await first(self._stopped, self._seconds_to_wait)
             await self._finish(self._grace.total_seconds())
         finally:
             await self._end_whatever_comes()
@@ -158,8 +160,13 @@ class JobWorker(Generic[Job]):
                     stopped.cancel()
             elif pause:
                 await first(self._stopped, pause)
-            elif not found and self._is_idle and not self._stopped.is_set():
-                await first(self._news, self._poll_seconds)
+            elif not found and not self._stopped.is_set():
+                await first(self._news, self._seconds_to_wait)
+
+    @property
+    def _seconds_to_wait(self) -> float:
+        """Short where something was due and not to be had: another worker may be about to give it back."""
+        return self._poll_seconds if self._is_idle else min(_SOON_SECONDS, self._poll_seconds)
 
     async def _start_some(self) -> int:
         """Claim as many jobs as there is room for, and begin to run them."""
@@ -174,7 +181,8 @@ class JobWorker(Generic[Job]):
         # What is claimed is begun, also when this task is cancelled in between.
         self._claiming = asyncio.ensure_future(self._claim(room))
         claimed = await asyncio.shield(self._claiming)
-        # Nothing claimed, and something due all the same: jobs that could not be loaded have been set aside.
+        # Nothing claimed, and something due all the same: jobs that could not be loaded have been set aside, or another
+        # worker is about to take them.
         self._is_idle = not claimed and not await self._repository.has_due(queues=self._queues)
         return claimed
 
@@ -217,6 +225,9 @@ class JobWorker(Generic[Job]):
     async def _end(self) -> None:
         """Leave nothing behind, however this has come to its end, and be ready to be run again."""
         try:
+            if self._scheduling is not None:
+                self._scheduling.cancel()
+                await asyncio.wait({self._scheduling})
             if self._claiming is not None:
                 await asyncio.wait({self._claiming})
             await self._finish(0)
@@ -226,6 +237,7 @@ class JobWorker(Generic[Job]):
                 task.cancel()
             self._attempts = {}
             self._stopped, self._news = asyncio.Event(), asyncio.Event()
+            self._scheduling = self._claiming = None
             self._is_idle = self._is_running = False
 
     async def _schedule(self, scheduler: Scheduler) -> None:
