@@ -26,7 +26,7 @@ async def increment(counters):
         try:
             return await counters.save(counter)
         except OptimisticConcurrencyError:
-            await asyncio.sleep(random.uniform(0, 0.4 * tries))
+            await asyncio.sleep(random.uniform(0, 0.8 * tries))
     return None
 
 
