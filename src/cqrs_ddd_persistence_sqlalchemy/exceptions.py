@@ -150,10 +150,11 @@ class CollectionNotFoundError(PersistenceError):
         collection: the name that was asked for.
     """
 
-    def __init__(self, collection: str) -> None:
+    def __init__(self, collection: str, schema: str | None = None) -> None:
         self.collection = collection
+        where = "the database" if schema is None else f"schema {schema!r} of the database"
         super().__init__(
-            f"collection {collection!r} is not in the database; if its revision exists, run: alembic upgrade head; "
+            f"collection {collection!r} is not in {where}; if its revision exists, run: {upgrade_command(schema)}; "
             f"otherwise write one with: {revision_command(collection)}"
         )
 
@@ -165,12 +166,19 @@ class AutoDDLDisabledError(PersistenceError):
         collection: the name of the missing table.
     """
 
-    def __init__(self, collection: str) -> None:
+    def __init__(self, collection: str, schema: str | None = None) -> None:
         self.collection = collection
+        where = "the database" if schema is None else f"schema {schema!r} of the database"
         super().__init__(
-            f"collection {collection!r} is not in the database and allow_auto_ddl is off; write a revision with: "
-            f"{revision_command(collection)} and run: alembic upgrade head"
+            f"collection {collection!r} is not in {where} and allow_auto_ddl is off; write a revision with: "
+            f"{revision_command(collection)} and run: {upgrade_command(schema)}"
         )
+
+
+def upgrade_command(schema: str | None = None) -> str:
+    """Return the command that brings a database, or one schema of it, to the newest revision."""
+    option = "" if schema is None else f"-x schema={schema} "
+    return f"alembic {option}upgrade head"
 
 
 def revision_command(collection: str) -> str:

@@ -146,3 +146,60 @@ async def test_a_look_does_not_wait_for_writers(engine):
         await writer.execute(sa.text("INSERT INTO projection_positions (projection_name, position) VALUES ('a', 1)"))
         await schema.verify(engine)
         await writer.rollback()
+
+
+async def test_on_postgresql_it_is_one_statement(databases_engine):
+    """A look at a revision and two projections sends one statement, and not even BEGIN."""
+    sent: list[str] = []
+    sa.event.listen(databases_engine.sync_engine, "before_cursor_execute", lambda *each: sent.append(each[2]))
+    await create(databases_engine, ORDERS)
+    await create(databases_engine, LONG_NAMED)
+    sent.clear()
+    await schema.verify(databases_engine, schemas=[ORDERS, LONG_NAMED])
+    assert len(sent) == 1
+
+
+@pytest.fixture
+async def databases_engine(postgresql_database):
+    """An engine on a migrated PostgreSQL database."""
+    engine = create_async_engine(postgresql_database.url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def postgresql_database(databases):
+    """A migrated PostgreSQL database."""
+    with databases.fresh("postgresql") as fresh:
+        yield fresh
+
+
+async def test_a_tenant_is_looked_at_in_its_schema(databases_engine):
+    """With `schema=` the look is at that schema's tables, and the error names it and the command for it."""
+    with pytest.raises(
+        SchemaOutOfDateError, match=r"schema 'tenant_a' .* run: alembic -x schema=tenant_a upgrade head"
+    ):
+        await schema.verify(databases_engine, schema="tenant_a")
+    await execute(databases_engine, "CREATE SCHEMA tenant_a")
+    await execute(databases_engine, f"CREATE TABLE tenant_a.{VERSION_TABLE} AS SELECT * FROM {VERSION_TABLE}")
+    await schema.verify(databases_engine, schema="tenant_a")
+    await create(databases_engine, ORDERS)
+    with pytest.raises(SchemaOutOfDateError, match=r"'order_summaries' is not in schema 'tenant_a'"):
+        await schema.verify(databases_engine, schemas=[ORDERS], schema="tenant_a")
+    await execute(databases_engine, "ALTER TABLE order_summaries SET SCHEMA tenant_a")
+    await schema.verify(databases_engine, schemas=[ORDERS], schema="tenant_a")
+    with pytest.raises(SchemaOutOfDateError, match=r"'order_summaries' is not in the database"):
+        await schema.verify(databases_engine, schemas=[ORDERS])
+
+
+async def test_a_translated_schema_is_looked_at(databases_engine):
+    """An engine that translates schemas is looked at where its statements go."""
+    translated = databases_engine.execution_options(schema_translate_map={None: "tenant_a"})
+    with pytest.raises(SchemaOutOfDateError, match="schema 'tenant_a'"):
+        await schema.verify(translated)
+
+
+async def test_a_schema_with_a_bad_name_is_refused(engine):
+    """What is no identifier is refused by its name, before anything is asked."""
+    with pytest.raises(ValueError, match=r"Invalid SQL schema name: 'a; b'"):
+        await schema.verify(engine, schema="a; b")

@@ -52,6 +52,7 @@ def add_database_options(parser: argparse.ArgumentParser) -> None:
     """Let a command be told which database."""
     add_config_options(parser)
     parser.add_argument("--url", help="the database; otherwise DATABASE_URL, the ini's sqlalchemy.url, or app.db")
+    parser.add_argument("--schema", help="of the tables, a tenant's; otherwise the database user's default one")
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     SchemaOutOfDateError,
     TableChangedError,
     UnitOfWorkError,
+    upgrade_command,
 )
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _translated_errors(connection: AsyncConnection) -> Iterator[None]:
         table, column = dialect.missing_table(error), dialect.missing_column(error)
         if table is not None:
             raise SchemaOutOfDateError(
-                f"table {table!r} is not in the database; run: alembic upgrade head "
+                f"table {table!r} is not in the database; run: {upgrade_command(table.rpartition('.')[0] or None)} "
                 "(a table with a name of your own needs a revision of your own)"
             ) from error
         if column is not None:

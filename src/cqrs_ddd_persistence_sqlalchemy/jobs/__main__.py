@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     async with database(options) as session_factory:
-        control = SQLAlchemyJobControl(session_factory)
+        control = SQLAlchemyJobControl(session_factory, schema=options.schema)
         match options.command:
             case "list":
                 found = await _found(control, options)

@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.section)
     async with database(options) as session_factory:
-        control = SQLAlchemyProjectionControl(session_factory)
-        letters = SQLAlchemyDeadLetterStore(session_factory)
+        control = SQLAlchemyProjectionControl(session_factory, schema=options.schema)
+        letters = SQLAlchemyDeadLetterStore(session_factory, schema=options.schema)
         match options.command:
             case "status":
                 found = await control.status()
@@ -94,6 +94,7 @@ async def _run(options: argparse.Namespace) -> int:
                     batch_size=options.batch_size,
                     lease=timedelta(seconds=options.lease_seconds),
                     on_failure=options.on_failure,
+                    schema=options.schema,
                 )
             case "rebuild":
                 await _rebuild(chosen_projections(config, [options.name])[0], session_factory, options)
@@ -116,7 +117,8 @@ async def _rebuild(
     projection: Projection, session_factory: async_sessionmaker[AsyncSession], options: argparse.Namespace
 ) -> None:
     if options.abandon:
-        say("dropped" if await abandon_rebuild(projection, session_factory) else "there was nothing to drop")
+        dropped = await abandon_rebuild(projection, session_factory, schema=options.schema)
+        say("dropped" if dropped else "there was nothing to drop")
         return
     bar = Bar()
     try:
@@ -126,6 +128,7 @@ async def _rebuild(
             restart=options.restart,
             batch_size=options.batch_size,
             progress=bar.show,
+            schema=options.schema,
         )
     finally:
         bar.end()

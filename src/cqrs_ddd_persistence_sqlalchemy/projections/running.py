@@ -28,9 +28,10 @@ async def run_until_told(
     batch_size: int,
     lease: timedelta,
     on_failure: OnFailure,
+    schema: str | None,
 ) -> None:
     """Run projections until SIGTERM or SIGINT; then let the batches under way end and give the leases back."""
-    events = SQLAlchemyEventStore(session_factory)
+    events = SQLAlchemyEventStore(session_factory, schema=schema)
     runners = [
         ProjectionRunner(
             events,
@@ -39,6 +40,7 @@ async def run_until_told(
             batch_size=batch_size,
             lease=lease,
             on_failure=on_failure,
+            schema=schema,
         )
         for projection in projections
     ]

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     async with database(options) as session_factory:
-        control = SQLAlchemySagaControl(session_factory)
+        control = SQLAlchemySagaControl(session_factory, schema=options.schema)
         match options.command:
             case "list":
                 found = await control.list(status=options.status, saga_type=options.type, limit=options.limit)

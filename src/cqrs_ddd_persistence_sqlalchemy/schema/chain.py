@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from alembic.script import ScriptDirectory
 import cqrs_ddd_persistence_sqlalchemy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy.engine import Connection
 
@@ -52,11 +53,23 @@ def upgrade_library(prepare: Callable[[MigrationContext], None] | None = None, *
 def library_is_behind(connection: Connection) -> str | None:
     """Return in words how far the database is behind the library's chain, or None when it is not."""
     migration = MigrationContext.configure(connection, opts={"version_table": LIBRARY_VERSION_TABLE})
-    current = migration.get_current_heads()
-    script = library_script()
-    known = {revision.revision for revision in script.walk_revisions()}
-    if not known.issuperset(current):
+    return missing_revision(migration.get_current_heads())
+
+
+def missing_revision(current: Collection[str]) -> str | None:
+    """Return in words what a database at these revisions lacks of the library's chain, or None."""
+    history = _history()
+    if not history.keys() >= set(current):
         return None  # a newer release has been here
-    applied = {revision.revision for head in current for revision in script.iterate_revisions(head, "base")}
-    missing = sorted(name for name in known - applied if name.startswith(_LIBRARY_REVISION))
-    return f"it is at {', '.join(current) or 'no revision'} and {missing[0]} is missing" if missing else None
+    applied = {each for head in current for each in history[head]}
+    missing = sorted(name for name in history.keys() - applied if name.startswith(_LIBRARY_REVISION))
+    at = ", ".join(sorted(current)) or "no revision"
+    return f"it is at {at} and {missing[0]} is missing" if missing else None
+
+
+@cache
+def _history() -> Mapping[str, frozenset[str]]:
+    """Return all that leads to each revision, itself included. Read once: readiness probes ask again and again."""
+    script = library_script()
+    names = [each.revision for each in script.walk_revisions()]
+    return {name: frozenset(each.revision for each in script.iterate_revisions(name, "base")) for name in names}

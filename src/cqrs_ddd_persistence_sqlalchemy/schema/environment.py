@@ -15,7 +15,6 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -27,6 +26,14 @@ from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
     upgrade_library,
 )
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
+from cqrs_ddd_persistence_sqlalchemy.schema.errors import connection_errors_in_one_line, schema_errors_in_one_line
+from cqrs_ddd_persistence_sqlalchemy.schema.inside import (
+    create_schema,
+    inside_schema,
+    refuse_missing_schema,
+    script_begin,
+    script_end,
+)
 from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
@@ -35,6 +42,7 @@ from cqrs_ddd_persistence_sqlalchemy.schema.target import compare_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import URL
 
@@ -86,6 +94,7 @@ def _write_script(settings: Settings, url: URL) -> None:
     """Write SQL to standard output."""
     limit = partial(limit_in_script, seconds=settings.lock_timeout_seconds)
     script = StringIO()  # half of one would be worse than none
+    script.write(script_begin(url.get_dialect()(), settings.schema, create=settings.creates_schema))
     options: dict[str, Any] = {"as_sql": True, "output_buffer": script, "transactional_ddl": True}
     if settings.is_application and settings.command == "upgrade":
         if context.get_starting_revision_argument() is None:
@@ -115,6 +124,7 @@ def _write_script(settings: Settings, url: URL) -> None:
             "a revision changes columns or constraints, for which SQLite has to copy the table as it finds it: that "
             "cannot be written as a script; run alembic upgrade on the database itself"
         ) from error
+    script.write(script_end(settings.schema))
     (context.config.output_buffer or sys.stdout).write(script.getvalue())
 
 
@@ -142,7 +152,7 @@ async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
     engine = create_async_engine(database_url(), poolclass=NullPool)
     dialect_of(engine).prepare_for_migrations(engine.sync_engine)
     try:
-        with _connection_errors_in_one_line(engine):
+        with connection_errors_in_one_line(engine):
             dialect_of(engine).probe(engine.url)
             connection = await engine.connect()
         try:
@@ -154,13 +164,25 @@ async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
 
 
 def _run_on(connection: Connection, settings: Settings) -> None:
-    lock = migration_lock(connection, settings) if settings.writes else nullcontext()
-    with _schema_errors_in_one_line(connection), lock:
+    lock = _lock(connection, settings) if settings.writes else nullcontext()
+    with schema_errors_in_one_line(connection), inside_schema(connection, settings.schema), lock:
+        if settings.creates_schema:
+            create_schema(connection, settings.schema)
         with _looking_only(connection):
+            refuse_missing_schema(connection, settings.schema)
             _refuse_newer_database(connection, settings)
             if settings.is_application and settings.command == "check":
                 _refuse_old_library(connection)
         with_short_locks(connection, settings, lambda: _migrate(connection, settings))
+
+
+def _lock(connection: Connection, settings: Settings) -> AbstractContextManager[None]:
+    return migration_lock(
+        connection,
+        wait_seconds=settings.lock_wait_seconds,
+        allow_proxy=settings.allow_proxy,
+        schema=settings.schema,
+    )
 
 
 def _migrate(connection: Connection, settings: Settings) -> None:
@@ -242,43 +264,3 @@ def _refuse_running_loop() -> None:
         "async with engine.connect() as connection: await connection.run_sync(migrate), where migrate(sync) sets "
         "config.attributes['connection'] = sync and calls command.upgrade(config, 'head')"
     )
-
-
-@contextmanager
-def _connection_errors_in_one_line(engine: AsyncEngine) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        reason = dialect_of(engine).connect_error(error)
-        if reason is None:
-            raise
-        raise CommandError(
-            f"cannot connect to {engine.url.render_as_string(hide_password=True)}: {reason}; "
-            "check -x url=, DATABASE_URL or sqlalchemy.url, and that the server is up"
-        ) from error
-
-
-@contextmanager
-def _schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
-    dialect = dialect_of(connection)
-    try:
-        yield
-    except DBAPIError as error:
-        if isinstance(error, IntegrityError) or dialect.does_not_fit(error):
-            reason = " ".join(str(getattr(error.orig, "__cause__", None) or error.orig).split())
-            raise CommandError(
-                f"the rows that are there do not allow this change: {reason}. Its revision is not applied; "
-                "mend the rows and run it again"
-            ) from error
-        forbidden = dialect.forbidden(error)
-        if forbidden is not None:
-            raise CommandError(
-                f"the database's user may not do this: {forbidden}; migrate as the schema's owner, or grant the right"
-            ) from error
-        table = dialect.existing_table(error)
-        if table is None:
-            raise
-        raise CommandError(
-            f"table {table!r} is in the database already (or an index of that name), but no revision made it. If it is "
-            "a projection's that ensure_collection made, adopt it with: alembic stamp <revision> (docs/migrations.md)"
-        ) from error

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import RebuildError
+from cqrs_ddd_persistence_sqlalchemy.schema.inside import enter_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -56,10 +57,13 @@ class NotYetError(Exception):
         super().__init__(seconds, reason)
 
 
-async def exclusively(session_factory: SessionFactory, patience: Patience, work: Work[T]) -> T:
+async def exclusively(
+    session_factory: SessionFactory, patience: Patience, work: Work[T], *, schema: str | None = None
+) -> T:
     """Do the work and commit; while it cannot be done, roll back, pause and try again.
 
-    The migration lock ends with the transaction, so nothing is held while waiting, and no migration waits for long.
+    In the work, unqualified names mean tables of the schema, or of the connection's default one. The migration lock
+    ends with the transaction, so nothing is held while waiting, and no migration waits for long.
 
     Raises:
         RebuildError: when waiting was in vain.
@@ -72,12 +76,13 @@ async def exclusively(session_factory: SessionFactory, patience: Patience, work:
             connection = await uow.session.connection()
             dialect = dialect_of(connection)
             try:
-                if not await connection.run_sync(_try_lock):
+                if not await connection.run_sync(_try_lock, schema):
                     reason = f"a migration has held this database for {patience.migration_seconds:g} seconds"
                     raise NotYetError(patience.migration_seconds, reason)  # noqa: TRY301  (the one place for both)
                 limit = dialect.limit_lock_waits(patience.lock_seconds)
                 if limit:
                     await connection.exec_driver_sql(limit)
+                await connection.run_sync(enter_schema, schema)
                 result = await work(uow, connection)
                 await uow.commit()
             except NotYetError as error:
@@ -108,5 +113,5 @@ def _refuse_forbidden(reason: str | None, error: DBAPIError) -> None:
         ) from error
 
 
-def _try_lock(connection: Connection) -> bool:
-    return dialect_of(connection).try_migration_lock(connection, joined=True)
+def _try_lock(connection: Connection, schema: str | None) -> bool:
+    return dialect_of(connection).try_migration_lock(connection, joined=True, schema=schema)

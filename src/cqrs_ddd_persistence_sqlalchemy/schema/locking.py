@@ -18,33 +18,44 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings
-
 logger = logging.getLogger("alembic.cqrs_ddd_persistence_sqlalchemy")
 
 POLL_SECONDS = 0.2
+DEFAULT_LOCK_WAIT_SECONDS = 600
 
 
 @contextmanager
-def migration_lock(connection: Connection, settings: Settings) -> Iterator[None]:
+def migration_lock(
+    connection: Connection,
+    *,
+    wait_seconds: float = DEFAULT_LOCK_WAIT_SECONDS,
+    allow_proxy: bool = False,
+    schema: str | None = None,
+) -> Iterator[None]:
     """Hold the migration lock of the connection's database, and commit what was done under it.
 
     A connection that is in a transaction already keeps it: the lock ends with it, and committing is the caller's.
 
+    Args:
+        connection: to the server itself.
+        wait_seconds: how long to wait for another migration.
+        allow_proxy: whether a pooling proxy may be between; one that pools by session does no harm.
+        schema: which is migrated; the connection's default one unless given. Each has a lock of its own.
+
     Raises:
-        CommandError: when another migration keeps the lock for longer than `lock_wait_seconds`, or a proxy stands in
-            the way, through which two clients can hold one lock.
+        CommandError: when another migration keeps the lock for longer than that, or a proxy stands in the way, through
+            which two clients can hold one lock.
     """
     dialect = dialect_of(connection)
     joined = connection.in_transaction()
     if not joined:
-        _refuse_proxy(connection, settings)
-    give_up = time.monotonic() + settings.lock_wait_seconds
+        _refuse_proxy(connection, allowed=allow_proxy)
+    give_up = time.monotonic() + wait_seconds
     waits = False
-    while not dialect.try_migration_lock(connection, joined=joined):
+    while not dialect.try_migration_lock(connection, joined=joined, schema=schema):
         if time.monotonic() >= give_up:
             raise CommandError(
-                f"another migration has held this database for {settings.lock_wait_seconds:g} seconds: wait for it "
+                f"another migration has held this database for {wait_seconds:g} seconds: wait for it "
                 "to end, or look for what blocks it (lock_wait_seconds in the configuration changes the limit)"
             )
         if not waits:
@@ -57,11 +68,11 @@ def migration_lock(connection: Connection, settings: Settings) -> Iterator[None]
             connection.commit()
     finally:
         if not joined:
-            dialect.release_migration_lock(connection)
+            dialect.release_migration_lock(connection, schema=schema)
 
 
-def _refuse_proxy(connection: Connection, settings: Settings) -> None:
-    if settings.allow_proxy:
+def _refuse_proxy(connection: Connection, *, allowed: bool) -> None:
+    if allowed:
         return
     proxied = dialect_of(connection).is_proxied(connection)
     connection.rollback()

@@ -6,10 +6,8 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, EventFailedError
@@ -19,6 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.runner import REBUILD_SUFF
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.event_store import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     CollectionNotFoundError,
     PersistenceError,
@@ -26,7 +25,9 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     RebuildError,
 )
 from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience, exclusively
+from cqrs_ddd_persistence_sqlalchemy.schema.inside import enter_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
+from cqrs_ddd_persistence_sqlalchemy.schema.rebuild_record import RebuildRecord
 from cqrs_ddd_persistence_sqlalchemy.schema.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ async def rebuild(
     batch_size: int = 1000,
     progress: Callable[[int, int], object] | None = None,
     patience: Patience = DEFAULT_PATIENCE,
+    schema: str | None = None,
 ) -> int:
     """Make a projection's table anew from all events, without anybody seeing it unfinished.
 
@@ -71,6 +73,7 @@ async def rebuild(
         batch_size: events a transaction, at most.
         progress: called with the position reached and the one to reach, at the beginning and after each batch.
         patience: with migrations and users of the table.
+        schema: of all tables, events included; the connection's default one unless given.
 
     Returns:
         The position up to which the new table goes.
@@ -80,7 +83,7 @@ async def rebuild(
         RebuildError: views, foreign keys or others depend on the table, another rebuild is under way, or a handler has
             failed.
     """
-    work = _Rebuild(projection, session_factory, positions, patience, batch_size)
+    work = _Rebuild(projection, session_factory, positions, patience, batch_size, schema)
     return await work.run(restart=restart, progress=progress)
 
 
@@ -90,13 +93,14 @@ async def abandon_rebuild(
     *,
     positions: SQLAlchemyProjectionPositionStore | None = None,
     patience: Patience = DEFAULT_PATIENCE,
+    schema: str | None = None,
 ) -> bool:
     """Drop what an interrupted rebuild has left; False when there was nothing.
 
     Raises:
         RebuildError: the rebuild is under way.
     """
-    return await _Rebuild(projection, session_factory, positions, patience, 1).abandon()
+    return await _Rebuild(projection, session_factory, positions, patience, 1, schema).abandon()
 
 
 class _Rebuild:
@@ -107,15 +111,18 @@ class _Rebuild:
         positions: SQLAlchemyProjectionPositionStore | None,
         patience: Patience,
         batch_size: int,
+        schema: str | None,
     ) -> None:
+        self._schema = check_schema(schema)
         self._session_factory = session_factory
         self._patience = patience
         self._shadow = Shadow(projection.schema)
         self._live = projection
         self._built = projection.renamed(_name(projection.name), self._shadow.own_schema)
-        self._events = SQLAlchemyEventStore(session_factory)
-        self._positions = positions or SQLAlchemyProjectionPositionStore(session_factory)
-        self._letters = SQLAlchemyDeadLetterStore(session_factory)
+        self._record = RebuildRecord(self._built.name)
+        self._events = SQLAlchemyEventStore(session_factory, schema=schema)
+        self._positions = positions or SQLAlchemyProjectionPositionStore(session_factory, schema=schema)
+        self._letters = SQLAlchemyDeadLetterStore(session_factory, schema=schema)
         self._runner = ProjectionRunner(
             self._events,
             self._built,
@@ -125,6 +132,7 @@ class _Rebuild:
             max_attempts=1,
             replay=True,
             lease=_LEASE,
+            schema=schema,
         )
         self._batch_size = batch_size
 
@@ -153,7 +161,7 @@ class _Rebuild:
             except CollectionNotFoundError as error:
                 if error.collection != self._shadow.name:
                     raise
-                await self._exclusively(lambda _uow, connection: self._forget(connection))
+                await self._exclusively(lambda _uow, connection: self._record.forget(connection))
                 raise RebuildError(f"another process has ended the rebuild of {self._live.name!r} meanwhile") from error
             except PersistenceError:
                 raise  # a table that is missing is not waited for
@@ -168,10 +176,10 @@ class _Rebuild:
     async def abandon(self) -> bool:
         async def work(uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> bool:
             await self._own(uow, connection)
-            known = await self._fingerprint(connection) is not None
+            known = await self._record.fingerprint(connection) is not None
             if known:
                 await self._clear(uow, connection)
-            await self._forget(connection)
+            await self._record.forget(connection)
             return known
 
         return await self._exclusively(work)
@@ -179,7 +187,7 @@ class _Rebuild:
     async def _prepare(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection, *, restart: bool) -> None:
         """Create the shadow, or find the one that an earlier run of the same rebuild has begun."""
         await connection.run_sync(self._shadow.check)
-        fingerprint, found = self._live.source_fingerprint, await self._fingerprint(connection)
+        fingerprint, found = self._live.source_fingerprint, await self._record.fingerprint(connection)
         await self._own(uow, connection)
         exists = await connection.run_sync(self._shadow.exists)
         if exists and found is None:
@@ -192,11 +200,7 @@ class _Rebuild:
         await self._clear(uow, connection)
         await connection.run_sync(self._shadow.create)
         await connection.run_sync(self._shadow.copy_settings)  # to learn at the beginning that something is forbidden
-        await connection.execute(
-            sa.update(projection_runs)
-            .where(projection_runs.c.projection_name == self._built.name)
-            .values(source_fingerprint=fingerprint)
-        )
+        await self._record.write(connection, fingerprint)
 
     async def _swap(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> int | None:
         """Catch up for the last time while the projection's table is locked, and put the shadow in its place.
@@ -207,16 +211,16 @@ class _Rebuild:
         """
         await connection.run_sync(self._shadow.check)
         await self._own(uow, connection)
-        if await self._fingerprint(connection) != self._live.source_fingerprint:
+        if await self._record.fingerprint(connection) != self._live.source_fingerprint:
             raise RebuildError(f"another process has taken over the rebuild of {self._live.name!r}")
         await connection.run_sync(self._shadow.lock)
-        await self._fence_runner(connection)
+        await self._record.fence_runner(connection, self._live.name)
         position = await self._positions.get_position(self._built.name, uow=uow) or 0
         target = await self._events.last_position(uow=uow)
         if target - position > self._batch_size:
             await uow.rollback()
             return None
-        applier = Applier(self._built, SQLAlchemyProjectionStore(schemas=[self._built.schema]), replay=True)
+        applier = Applier(self._built, self._store(), replay=True)
         while position < target:
             page = await self._events.get_events_after(
                 position,
@@ -241,55 +245,32 @@ class _Rebuild:
         await connection.run_sync(self._shadow.take_place)
         if position:
             await self._positions.save_position(self._live.name, position, uow=uow)
-        await self._forget(connection)
+        await self._record.forget(connection)
         await self._positions.reset_position(self._built.name, uow=uow)
         return position
 
     async def _analyze(self) -> None:
         async with self._uow() as uow:
             connection = await uow.session.connection()
+            await connection.run_sync(enter_schema, self._schema)
             await connection.run_sync(self._shadow.analyze)
 
     async def _own(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> None:
         """Take the shadow's lease in this transaction: of two rebuilds one goes on."""
-        is_shadow = projection_runs.c.projection_name == self._built.name
-        await connection.execute(sa.update(projection_runs).where(is_shadow).values(paused_at=None))
+        await self._record.resume(connection)
         if not await self._runner.take_lease(uow):
             reason = f"projection {self._live.name!r} is being rebuilt by another process"
             raise NotYetError(self._patience.rebuild_seconds, reason)
-
-    async def _fence_runner(self, connection: AsyncConnection) -> None:
-        """Let the runner begin anew at the position that this transaction saves; resume a paused projection."""
-        table = projection_runs
-        await connection.execute(
-            sa.update(table)
-            .where(table.c.projection_name == self._live.name)
-            .values(
-                token=table.c.token + 1,
-                owner=None,
-                lease_until=None,
-                paused_at=None,
-                failures=0,
-                error=None,
-                error_position=None,
-            )
-        )
-
-    async def _fingerprint(self, connection: AsyncConnection) -> str | None:
-        statement = sa.select(projection_runs.c.source_fingerprint)
-        return await connection.scalar(statement.where(projection_runs.c.projection_name == self._built.name))
 
     async def _clear(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> None:
         await connection.run_sync(self._shadow.drop)
         await self._positions.reset_position(self._built.name, uow=uow)
 
-    async def _forget(self, connection: AsyncConnection) -> None:
-        await connection.execute(
-            sa.delete(projection_runs).where(projection_runs.c.projection_name == self._built.name)
-        )
-
     async def _exclusively(self, work: Work[T]) -> T:
-        return await exclusively(self._session_factory, self._patience, work)
+        return await exclusively(self._session_factory, self._patience, work, schema=self._schema)
+
+    def _store(self) -> SQLAlchemyProjectionStore:
+        return SQLAlchemyProjectionStore(schemas=[self._built.schema], schema=self._schema)
 
     def _uow(self) -> SQLAlchemyUnitOfWork:
         return SQLAlchemyUnitOfWork(self._session_factory)

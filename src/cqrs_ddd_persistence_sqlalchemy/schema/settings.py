@@ -11,6 +11,8 @@ from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, VERSIONS_FOLDER
 from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url
+from cqrs_ddd_persistence_sqlalchemy.schema.inside import checked_schema
+from cqrs_ddd_persistence_sqlalchemy.schema.locking import DEFAULT_LOCK_WAIT_SECONDS
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
 
 _X_OPTIONS = {
     "url": "the database, before DATABASE_URL and the ini file",
+    "schema": "the PostgreSQL schema to migrate, a tenant's; created if missing",
     "projection": "package.module:schema, the ProjectionSchema to write a revision for",
     "allow-data-loss": "yes: let a downgrade drop tables with rows in them",
     "allow-proxy": "yes: migrate through a proxy that pools by session",
 }
 _WRITING = {"upgrade", "downgrade", "do_stamp", "do_ensure_version"}
-DEFAULT_LOCK_WAIT_SECONDS = 600
+_CREATING = {"upgrade", "do_stamp", "do_ensure_version"}
 DEFAULT_LOCK_TIMEOUT_SECONDS = 2
 DEFAULT_LOCK_TIMEOUT_RETRIES = 30
 
@@ -37,6 +40,7 @@ class Settings:
         command: what Alembic was asked for: "revision", "autogenerate" (revision --autogenerate), "check", or the name
             of its function: "upgrade", "downgrade", "do_stamp", "do_ensure_version", "display_version" (current), ...
         is_application: True for an application's own chain, which the library's goes before; False for the library's.
+        schema: the one to work in, None for the connection's default.
         projection: the target of `-x projection=`, or None.
         projections_module: the module in which all schemas are declared, or None.
         lock_wait_seconds: how long to wait for another migration.
@@ -46,6 +50,7 @@ class Settings:
 
     command: str
     is_application: bool
+    schema: str | None
     projection: str | None
     projections_module: str | None
     allow_data_loss: bool
@@ -69,6 +74,11 @@ class Settings:
         """Whether the command changes the database, and so needs the lock."""
         return self.command in _WRITING
 
+    @property
+    def creates_schema(self) -> bool:
+        """Whether the command makes the schema that it is told and does not find."""
+        return self.command in _CREATING
+
 
 def read_settings() -> Settings:
     """Read the settings of the command that is running.
@@ -81,11 +91,14 @@ def read_settings() -> Settings:
     script: ScriptDirectory = alembic.context.script
     is_application = _is_application(config, script)
     command = _command(config)
+    if command == "revision" and "schema" in options:
+        raise CommandError("a revision is the same for every schema: leave -x schema= out")
     if command in {"revision", "autogenerate"} and not is_application:
         _refuse_revision_in_package(config)
     return Settings(
         command=command,
         is_application=is_application,
+        schema=checked_schema(options["schema"], "-x schema=") if "schema" in options else None,
         projection=options.get("projection"),
         projections_module=config.get_alembic_option("projections"),
         allow_data_loss="allow-data-loss" in options,

@@ -6,53 +6,64 @@ from typing import TYPE_CHECKING
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, TableRef, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
-from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_is_behind
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, TableRef, dialect_of, effective_schema
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
+from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError, upgrade_command
+from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, missing_revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from cqrs_ddd_advanced_core.projections.column_types import ColumnSpec
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
     from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableDescription
 
 
-async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = ()) -> None:
-    """Make sure, at application start, that the database has what this code needs.
+async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = (), *, schema: str | None = None) -> None:
+    """Make sure, at application start or when a readiness probe asks, that the database has what this code needs.
 
     A database that is ahead of the code, as in a rolling deploy, is fine, and so are columns beyond the declared ones.
+    It waits for no lock, and on PostgreSQL it is one statement.
 
     Args:
         engine: of the application.
         schemas: the projections that it uses; their tables must have the declared columns, types and key.
+        schema: of the database, a tenant's; the connection's default one unless given.
 
     Raises:
         SchemaOutOfDateError: with the command to run.
+        ValueError: the schema's name is no identifier.
     """
+    schema = check_schema(schema)
+    wanted = list(schemas)
     async with engine.connect() as connection:
         await connection.execution_options(**READ_ONLY)
-        behind = await connection.run_sync(library_is_behind)
-        if behind:
-            raise SchemaOutOfDateError(f"the database is behind this code: {behind}; run: alembic upgrade head")
-        for schema in schemas:
-            await _verify_table(connection, schema)
-
-
-async def _verify_table(connection: AsyncConnection, schema: ProjectionSchema) -> None:
-    description = await dialect_of(connection).describe_table(connection, TableRef(schema.collection))
-    if description is None:
+        place = effective_schema(connection, schema)
+        tables = [TableRef(each.collection, place) for each in wanted]
+        recorded, found = await dialect_of(connection).look(connection, TableRef(LIBRARY_VERSION_TABLE, place), tables)
+    behind = missing_revision(recorded)
+    where = "the database" if place is None else f"schema {place!r} of the database"
+    if behind:
         raise SchemaOutOfDateError(
-            f"the table of projection {schema.collection!r} is not in the database; run: alembic upgrade head"
+            f"{where} is behind this code: {behind}; run: {upgrade_command(place)} (an application with an Alembic "
+            "environment of its own first writes its revision: "
+            "python -m cqrs_ddd_persistence_sqlalchemy.schema revision)"
         )
-    problems = list(_differences(schema, description))
+    for each in wanted:
+        _verify_table(each, found.get(each.collection), where, upgrade_command(place))
+
+
+def _verify_table(schema: ProjectionSchema, found: TableDescription | None, where: str, command: str) -> None:
+    if found is None:
+        raise SchemaOutOfDateError(f"the table of projection {schema.collection!r} is not in {where}; run: {command}")
+    problems = list(_differences(schema, found))
     if problems:
         raise SchemaOutOfDateError(
-            f"the table of projection {schema.collection!r} does not match its schema: {'; '.join(problems)}. "
-            "Run: alembic upgrade head, after writing the revision if there is none"
+            f"the table of projection {schema.collection!r} in {where} does not match its schema: "
+            f"{'; '.join(problems)}. Run: {command}, after writing the revision if there is none"
         )
 
 

@@ -76,7 +76,7 @@ class Catalogue:
         id_column = self.id_column if id_column is None else check_identifier(id_column, kind="column")
         description = await dialect_of(connection).describe_table(connection, TableRef(name, self.db_schema))
         if description is None:
-            raise CollectionNotFoundError(name)
+            raise CollectionNotFoundError(name, self.db_schema)
         before = self._read.get((name, id_column))
         if before is not None and before.description == description:
             found = before.collection

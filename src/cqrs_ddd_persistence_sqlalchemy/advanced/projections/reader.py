@@ -230,7 +230,7 @@ class ProjectionReader:
             if isinstance(error, DBAPIError):
                 if dialect.missing_table(error) is not None:
                     self._catalogue.doubt(name)
-                    raise CollectionNotFoundError(name) from error
+                    raise CollectionNotFoundError(name, self._catalogue.db_schema) from error
                 suspect = dialect.misfits(error)
             else:
                 by_database = lost or isinstance(error, UnexpectedNullError)

@@ -61,7 +61,7 @@ class SQLAlchemyProjectionStore(ProjectionReader):
             if await self._is_there(connection, collection):
                 return
         if not self._allow_auto_ddl:
-            raise AutoDDLDisabledError(collection)
+            raise AutoDDLDisabledError(collection, self._catalogue.db_schema)
         async with self._scope.write(uow) as connection:
             await create_collection(connection, schema, db_schema=self._catalogue.db_schema)
 

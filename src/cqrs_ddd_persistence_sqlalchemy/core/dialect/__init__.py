@@ -9,6 +9,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     DatabaseDialect,
     TableDescription,
     TableRef,
+    effective_schema,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
@@ -52,6 +53,7 @@ __all__ = [
     "configure_engine",
     "dialect_named",
     "dialect_of",
+    "effective_schema",
     "identifier",
     "portable_literal",
     "prepare_for_reflection",

@@ -133,6 +133,15 @@ class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
         """Return the position up to which nothing can appear any more, or None for 'everything committed'."""
 
     @abstractmethod
+    async def look(
+        self, connection: AsyncConnection, revisions: TableRef, tables: Sequence[TableRef]
+    ) -> tuple[frozenset[str], Mapping[str, TableDescription]]:
+        """Return the revisions in a version table, and describe those of the tables that exist, by name.
+
+        Their UNIQUE keys are left out. A version table that is missing holds no revision.
+        """
+
+    @abstractmethod
     async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
         """Describe a table, or return None where it does not exist."""
 
@@ -145,15 +154,15 @@ class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
         """Make events immutable for this transaction again."""
 
 
-def effective_schema(connection: AsyncConnection, table: sa.Table) -> str | None:
-    """Return the schema that statements on the table reach, schema_translate_map included."""
+def effective_schema(connection: AsyncConnection, schema: str | None) -> str | None:
+    """Return the schema that statements on a table of this one reach, schema_translate_map included."""
     translate = connection.sync_connection.get_execution_options().get("schema_translate_map")  # type: ignore[union-attr]
-    return translate.get(table.schema, table.schema) if translate else table.schema
+    return translate.get(schema, schema) if translate else schema
 
 
 def qualified_name(connection: AsyncConnection, table: sa.Table) -> str:
     """Return the quoted, schema-qualified name under which the catalogue finds the table."""
     preparer = connection.dialect.identifier_preparer
-    schema = effective_schema(connection, table)
+    schema = effective_schema(connection, table.schema)
     prefix = f"{preparer.quote_identifier(schema)}." if schema else ""
     return prefix + preparer.quote_identifier(table.name)

@@ -45,16 +45,34 @@ class MigratingDialect(ABC):
     def prepare_for_migrations(self, engine: Engine) -> None:
         """Make DDL on a new engine's connections part of their transactions."""
 
-    @abstractmethod
-    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
-        """Try once to become the only migration of this database; never wait long, never block.
+    #: Whether a database has schemas, one of which unqualified names can be made to mean.
+    has_schemas: bool
 
-        With `joined` the connection is in a transaction of the caller's, which the lock ends with. Otherwise, when
-        True, the connection is in a transaction where `migrates_in_one_transaction`, and in none elsewhere.
+    @abstractmethod
+    def schema_exists(self, connection: Connection, schema: str) -> bool:
+        """Tell whether the database has a schema of that name."""
+
+    @abstractmethod
+    def set_search_path(self, connection: Connection, path: str, *, local: bool) -> str:
+        """Let unqualified names mean what is in these schemas, and return what they meant before.
+
+        Args:
+            connection: of a database that has schemas.
+            path: as the database writes it, each name quoted.
+            local: until the transaction ends, instead of the session.
         """
 
     @abstractmethod
-    def release_migration_lock(self, connection: Connection) -> None:
+    def try_migration_lock(self, connection: Connection, *, joined: bool, schema: str | None = None) -> bool:
+        """Try once to become the only migration of this database and schema; never wait long, never block.
+
+        Without a schema it is the connection's default one. With `joined` the connection is in a transaction of the
+        caller's, which the lock ends with. Otherwise, when True, the connection is in a transaction where
+        `migrates_in_one_transaction`, and in none elsewhere.
+        """
+
+    @abstractmethod
+    def release_migration_lock(self, connection: Connection, *, schema: str | None = None) -> None:
         """Let the next migration begin."""
 
     @abstractmethod

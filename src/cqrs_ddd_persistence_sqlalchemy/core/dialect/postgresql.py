@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     DatabaseDialect,
@@ -24,11 +25,10 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import Post
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine, Transaction
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # undefined_column, datatype_mismatch, undefined_function (no such operator), invalid_column_reference (ON CONFLICT),
@@ -168,6 +168,28 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
         floor = await connection.scalar(LOWEST_FLOOR, {"oid": row.oid, "last": row.last})
         return int(row.last if floor is None else min(row.last, floor))
 
+    async def look(
+        self, connection: AsyncConnection, revisions: TableRef, tables: Sequence[TableRef]
+    ) -> tuple[frozenset[str], Mapping[str, TableDescription]]:
+        """Read both in one statement and no transaction; it fails where there is no version table."""
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        by_name = {qualified(connection, table): table.name for table in tables}
+        recorded = sa.text(_RECORDED.format(qualified(connection, revisions)))
+        try:
+            rows = (await connection.execute(recorded, {"names": list(by_name)})).mappings().all()
+        except DBAPIError as error:
+            if self.missing_table(error) is None:
+                raise
+            return frozenset(), {}
+        columns: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["wanted"] is not None:
+                column = {name: value for name, value in row.items() if name not in {"wanted", "revision"}}
+                column["type"] = self.catalogue.grammar_type(column["type"])
+                columns.setdefault(by_name[row["wanted"]], []).append(column)
+        found = frozenset(row["revision"] for row in rows if row["revision"] is not None)
+        return found, {name: TableDescription(tuple(each), ()) for name, each in columns.items()}
+
     async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
         """Read pg_attribute; format_type spells the types."""
         name = qualified(connection, table)
@@ -190,14 +212,26 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
         await connection.execute(sa.text("SELECT set_config('cqrs_ddd.unlock_events', :state, true)"), {"state": state})
 
 
-_COLUMNS = sa.text(
-    """
-    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,
+_DESCRIBED = """
+           a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,
            coalesce(array_position(i.indkey::int2[], a.attnum) + 1, 0) AS primary_key,
            a.atthasdef OR a.attidentity <> '' AS has_default
+"""
+
+_RECORDED = f"""
+    SELECT wanted, NULL::text AS revision, {_DESCRIBED}
+    FROM unnest(CAST(:names AS text[])) AS wanted JOIN pg_attribute a ON a.attrelid = to_regclass(wanted)
+    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+    WHERE a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL SELECT NULL, version_num, NULL, NULL, NULL, NULL, NULL FROM {{}}
+"""  # noqa: S608  (a quoted name is put in)
+
+_COLUMNS = sa.text(
+    f"""
+    SELECT {_DESCRIBED}
     FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = CAST(CAST(:oid AS bigint) AS oid) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
-    """
+    """  # noqa: S608  (nothing is put in but the constant above)
 )
 
 _UNIQUE_KEYS = sa.text(

@@ -26,6 +26,8 @@ _MIGRATION_LOCK = 0x63717273
 class PostgreSQLMigrations(MigratingDialect):
     """What PostgreSQL does its own way."""
 
+    has_schemas = True
+
     def existing_table(self, error: DBAPIError) -> str | None:
         """Recognise duplicate_table."""
         found = re.search(r'"(.+?)"', str(error.orig))
@@ -51,26 +53,36 @@ class PostgreSQLMigrations(MigratingDialect):
     def prepare_for_migrations(self, engine: Engine) -> None:
         """Do nothing: DDL is transactional."""
 
-    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
+    def schema_exists(self, connection: Connection, schema: str) -> bool:
+        """Ask pg_namespace."""
+        found = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
+        return connection.scalar(found, {"schema": schema}) is not None
+
+    def set_search_path(self, connection: Connection, path: str, *, local: bool) -> str:
+        """Call set_config()."""
+        was = connection.scalar(sa.text("SELECT current_setting('search_path')"))
+        values = {"path": path, "local": local}
+        connection.execute(sa.text("SELECT set_config('search_path', :path, :local)"), values)
+        return str(was)
+
+    def try_migration_lock(self, connection: Connection, *, joined: bool, schema: str | None = None) -> bool:
         """Poll an advisory lock of this database and schema.
 
         Waiting inside pg_advisory_lock() would be a transaction that CREATE INDEX CONCURRENTLY waits for, while its
         migration holds the lock: a deadlock.
         """
         function = sa.func.pg_try_advisory_xact_lock if joined else sa.func.pg_try_advisory_lock
-        key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
-        taken = connection.scalar(sa.select(function(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
+        taken = connection.scalar(sa.select(function(*_lock_key(schema))))
         if not joined:
             connection.commit()
         return bool(taken)
 
-    def release_migration_lock(self, connection: Connection) -> None:
+    def release_migration_lock(self, connection: Connection, *, schema: str | None = None) -> None:
         """Unlock; a connection that broke has lost its lock already."""
         if connection.invalidated:
             return
         connection.rollback()
-        key = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
-        connection.execute(sa.select(sa.func.pg_advisory_unlock(sa.literal(_MIGRATION_LOCK, sa.Integer), key)))
+        connection.execute(sa.select(sa.func.pg_advisory_unlock(*_lock_key(schema))))
         connection.commit()
 
     def lock_table(self, connection: Connection, table: TableRef) -> None:
@@ -91,8 +103,13 @@ class PostgreSQLMigrations(MigratingDialect):
         return False
 
     def is_proxied(self, connection: Connection) -> bool:
-        """Compare the process id of the handshake, which a proxy makes up, with the server's own."""
+        """Compare the process id of the handshake, which a proxy makes up, with the server's own.
+
+        Of other drivers than asyncpg, as an environment of the application's may have, it is not known.
+        """
         driver: Any = connection.connection.driver_connection
+        if not isinstance(driver, asyncpg.Connection):
+            return False
         return bool(driver.get_server_pid() != connection.scalar(sa.select(sa.func.pg_backend_pid())))
 
     def probe(self, url: URL) -> None:
@@ -108,6 +125,11 @@ class PostgreSQLMigrations(MigratingDialect):
         configuration = OverflowError, TypeError, ValueError
         expected = OSError, asyncpg.PostgresError, asyncpg.InterfaceError, *configuration
         return f"{type(error).__name__}: {error}" if isinstance(error, expected) else None
+
+
+def _lock_key(schema: str | None) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
+    name = sa.func.coalesce(sa.func.current_schema(), "") if schema is None else sa.literal(schema, sa.Text)
+    return sa.literal(_MIGRATION_LOCK, sa.Integer), sa.func.hashtext(name)
 
 
 def qualified(connection: Connection | AsyncConnection, table: TableRef) -> str:

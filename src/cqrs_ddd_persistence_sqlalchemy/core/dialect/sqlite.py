@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import DatabaseDialect, TableDescription, TableRef
@@ -21,11 +22,10 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_running import SQLiteRu
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 BUSY_TIMEOUT_MS = 60_000
@@ -144,6 +144,22 @@ class SQLite(SQLiteMigrations, SQLiteReplacing, SQLiteRunning, DatabaseDialect):
 
     async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> None:
         """Return None: whatever is committed has all before it committed."""
+
+    async def look(
+        self, connection: AsyncConnection, revisions: TableRef, tables: Sequence[TableRef]
+    ) -> tuple[frozenset[str], Mapping[str, TableDescription]]:
+        """Read one after the other: the file is at hand."""
+        quote = connection.dialect.identifier_preparer.quote_identifier
+        prefix = f"{quote(revisions.schema)}." if revisions.schema else ""
+        try:
+            statement = f"SELECT version_num FROM {prefix}{quote(revisions.name)}"  # noqa: S608  (quoted)
+            recorded = await connection.exec_driver_sql(statement)
+        except DBAPIError as error:
+            if self.missing_table(error) is None:
+                raise
+            return frozenset(), {}
+        described = {table.name: await self.describe_table(connection, table) for table in tables}
+        return frozenset(recorded.scalars()), {name: each for name, each in described.items() if each is not None}
 
     async def describe_table(self, connection: AsyncConnection, table: TableRef) -> TableDescription | None:
         """Read the table's pragmas."""

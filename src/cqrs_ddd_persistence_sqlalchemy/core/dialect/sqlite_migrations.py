@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class SQLiteMigrations(MigratingDialect):
     """What SQLite does its own way."""
 
+    has_schemas = False
+
     def existing_table(self, error: DBAPIError) -> str | None:
         """Recognise 'table already exists'."""
         found = re.match(r'table "?(.+?)"? already exists', str(error.orig))
@@ -54,7 +56,15 @@ class SQLiteMigrations(MigratingDialect):
         def set_up(connection: Any, _record: object) -> None:
             connection.isolation_level = None
 
-    def try_migration_lock(self, connection: Connection, *, joined: bool) -> bool:
+    def schema_exists(self, connection: Connection, schema: str) -> bool:
+        """Return False: there are attached files, which are no schemas."""
+        return False
+
+    def set_search_path(self, connection: Connection, path: str, *, local: bool) -> str:
+        """Refuse; whoever comes here has not looked at `has_schemas`."""
+        raise NotImplementedError("SQLite has no search path")
+
+    def try_migration_lock(self, connection: Connection, *, joined: bool, schema: str | None = None) -> bool:
         """Begin the transaction of the whole run with the write lock, which keeps every other writer out.
 
         A caller's transaction on a stock engine has not begun in the database yet: DDL in it would survive a rollback.
@@ -72,7 +82,7 @@ class SQLiteMigrations(MigratingDialect):
             raise
         return True
 
-    def release_migration_lock(self, connection: Connection) -> None:
+    def release_migration_lock(self, connection: Connection, *, schema: str | None = None) -> None:
         """Roll back what a failed run has left; a successful one has committed."""
         if not connection.invalidated:
             connection.rollback()
