@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from cqrs_ddd_persistence_sqlalchemy.schema.embedding import (
+    add_projections,
+    compare_type,
+    downgrade,
+    include_name,
+    render_item,
+    upgrade,
+)
+from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.rebuilding import abandon_rebuild, rebuild
+from cqrs_ddd_persistence_sqlalchemy.schema.rendering import DeclaredType
 from cqrs_ddd_persistence_sqlalchemy.schema.verification import verify
 
-__all__ = ["abandon_rebuild", "rebuild", "verify"]
+__all__ = [
+    "DeclaredType",
+    "abandon_rebuild",
+    "add_projections",
+    "compare_type",
+    "downgrade",
+    "include_name",
+    "migration_lock",
+    "rebuild",
+    "render_item",
+    "upgrade",
+    "verify",
+]

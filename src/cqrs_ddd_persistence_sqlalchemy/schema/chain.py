@@ -14,6 +14,7 @@ import cqrs_ddd_persistence_sqlalchemy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from types import ModuleType
 
     from sqlalchemy.engine import Connection
 
@@ -27,6 +28,13 @@ _LIBRARY_REVISION = "cqrs_"
 def library_script() -> ScriptDirectory:
     """Return the chain in the library's folder: in a checkout also a team's own revisions behind them."""
     return ScriptDirectory(str(MIGRATIONS_FOLDER))
+
+
+@cache
+def library_revisions() -> Mapping[str, ModuleType]:
+    """Return the modules of the library's own revisions by their ids, in order."""
+    found = [each for each in library_script().walk_revisions() if each.revision.startswith(_LIBRARY_REVISION)]
+    return {each.revision: each.module for each in reversed(found)}
 
 
 def upgrade_library(prepare: Callable[[MigrationContext], None] | None = None, **context: Any) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_revisions
+from cqrs_ddd_persistence_sqlalchemy.schema.library_revision import followed_up_to, is_own_environment
 from cqrs_ddd_persistence_sqlalchemy.schema.recorded import recorded_projections
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import registered_schemas
 
@@ -23,7 +25,8 @@ def unrecorded_changes(config: Config) -> list[str]:
     """Compare the registered schemas with what the revisions record of them.
 
     Args:
-        config: of Alembic, with `projections` naming the modules that declare the schemas.
+        config: of Alembic, with `projections` naming the modules that declare the schemas. Of an environment of the
+            application's own, which compares those itself, it is looked whether it follows the library's chain.
 
     Returns:
         What differs, a line for each collection; nothing when every schema has its revision.
@@ -32,16 +35,24 @@ def unrecorded_changes(config: Config) -> list[str]:
         CommandError: `projections` is not set, a module cannot be imported, or the chain has several heads.
     """
     modules = config.get_alembic_option("projections")
+    script = ScriptDirectory.from_config(config)  # also puts prepend_sys_path in place
+    if is_own_environment(script):
+        return list(_library_changes(script))
     if modules is None:
         raise CommandError(
             "there is nothing to check: name the module that declares your schemas in the configuration, as in "
             "projections = package.read_models"
         )
-    script = ScriptDirectory.from_config(config)  # also puts prepend_sys_path in place
     heads = script.get_heads()
     if len(heads) > 1:
         raise CommandError(f"there are {len(heads)} heads, {', '.join(heads)}; run: alembic merge heads")
     return list(_differences(registered_schemas(modules), recorded_projections(script)))
+
+
+def _library_changes(script: ScriptDirectory) -> Iterator[str]:
+    followed, newest = followed_up_to(script), list(library_revisions())[-1]
+    if followed != newest:
+        yield f"the library's tables: the revisions here come to {followed or 'none'}, this release's to {newest}"
 
 
 def _differences(schemas: dict[str, ProjectionSchema], records: dict[str, Record]) -> Iterator[str]:

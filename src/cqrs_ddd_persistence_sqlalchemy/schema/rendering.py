@@ -37,6 +37,19 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     return False
 
 
+class DeclaredType(sa.types.UserDefinedType[object]):
+    """A type by the name that the database shall keep for it, for revisions of an application's own environment."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return the name."""
+        return self.name
+
+
 def _default(default: Any) -> str | Literal[False]:
     if isinstance(default, PortableLiteral):
         return _literal(default)

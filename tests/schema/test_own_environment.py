@@ -1,0 +1,374 @@
+"""An application with an Alembic environment, tables and a history of its own, which the library's chain joins."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.schema.test_revisions import EVERYTHING
+from tests.support.command_line import (
+    APPEND,
+    HEAD,
+    LIBRARY_TABLES,
+    REVISIONS,
+    VERSION_TABLE,
+    column,
+    environment,
+    execute,
+    fail,
+    run,
+    run_script,
+    schema,
+    succeed,
+    tables,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.databases import Database
+
+# As `alembic init -t async` writes it, with what docs/migrations.md says to add.
+ENV = """
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import make_url, pool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from cqrs_ddd_persistence_sqlalchemy import schema
+from models import metadata
+
+url = make_url(os.environ["DATABASE_URL"])
+url = url.set(drivername={"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}[url.get_backend_name()])
+options = {
+    "target_metadata": metadata,
+    "include_name": schema.include_name,
+    "render_item": schema.render_item,
+    "compare_type": schema.compare_type,
+}
+
+
+def run_offline():
+    context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **options)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_on(connection):
+    with schema.migration_lock(connection):
+        context.configure(connection=connection, render_as_batch=True, **options)
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+async def run_online():
+    engine = create_async_engine(url, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(run_on)
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    asyncio.run(run_online())
+"""
+
+TEMPLATE = '''"""${message}
+
+Revision ID: ${up_revision}
+Revises: ${down_revision | comma,n}
+Create Date: ${create_date}
+
+"""
+from typing import Sequence, Union
+
+from alembic import op
+import sqlalchemy as sa
+${imports if imports else ""}
+
+revision: str = ${repr(up_revision)}
+down_revision: Union[str, None] = ${repr(down_revision)}
+branch_labels: Union[str, Sequence[str], None] = ${repr(branch_labels)}
+depends_on: Union[str, Sequence[str], None] = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """Upgrade schema."""
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    """Downgrade schema."""
+    ${downgrades if downgrades else "pass"}
+'''
+
+MODELS = """
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+sa.Table(
+    "customers",
+    metadata,
+    sa.Column("id", sa.Integer(), primary_key=True),
+    sa.Column("name", sa.String(100), nullable=False),
+)
+"""
+
+PROJECTIONS = f"""
+from cqrs_ddd_advanced_core.projections import ProjectionSchema
+from cqrs_ddd_persistence_sqlalchemy import schema
+
+schema.add_projections(metadata, [ProjectionSchema.from_dict({EVERYTHING.to_dict()!r})])
+"""
+
+OWN_TABLES = {"customers", "alembic_version"}
+NO_CHANGES = "No new upgrade operations detected.\n"
+
+
+@pytest.fixture
+def application(tmp_path):
+    """An application with one table, of which no revision tells yet."""
+    folder = tmp_path / "application"
+    (folder / "migrations" / "versions").mkdir(parents=True)
+    (folder / "alembic.ini").write_text(
+        "[alembic]\nscript_location = %(here)s/migrations\nprepend_sys_path = .\npath_separator = os\n"
+    )
+    (folder / "migrations" / "env.py").write_text(ENV)
+    (folder / "migrations" / "script.py.mako").write_text(TEMPLATE)
+    (folder / "models.py").write_text(MODELS)
+    return folder
+
+
+@pytest.fixture
+def following(application, empty_database):
+    """The application with a revision of its table, and behind it one that follows the library's chain to its head."""
+    succeed("upgrade", "head", cwd=application, url=empty_database.dsn)
+    succeed("revision", "--autogenerate", "-m", "customers", cwd=application, url=empty_database.dsn)
+    assert follow(application)[0] == 0
+    return application
+
+
+def follow(application: Path, *arguments: str) -> tuple[int, str]:
+    """Run the command that writes the revision of the library; return its code and what it said."""
+    return schema_command(application, "revision", *arguments)
+
+
+def schema_command(application: Path, *arguments: str) -> tuple[int, str]:
+    """Run the library's command without a database."""
+    command = [sys.executable, "-m", "cqrs_ddd_persistence_sqlalchemy.schema", *arguments]
+    done = subprocess.run(command, cwd=application, env=environment(None), capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def revision_by_hand(application: Path, upgrade: str, downgrade: str) -> None:
+    """Write a revision at the head, as a person does who calls the library."""
+    succeed("revision", "-m", "library", cwd=application, url="sqlite://")
+    path = max((application / "migrations" / "versions").glob("*_library.py"), key=lambda path: path.stat().st_mtime_ns)
+    text = path.read_text().replace("import sqlalchemy as sa\n", "from cqrs_ddd_persistence_sqlalchemy import schema\n")
+    path.write_text(text.replace("    pass", f"    {upgrade}", 1).replace("    pass", f"    {downgrade}", 1))
+
+
+def library_revision(database: Database) -> list[str]:
+    """Return where the library's tables are."""
+    return column(database, f"SELECT version_num FROM {VERSION_TABLE}")
+
+
+def of_library(texts: list[str]) -> list[str]:
+    """Leave out what the application's own tables and versions say."""
+    own = re.compile(r"\b(customers\w*|alembic_version\w*)\b")
+    return [text for text in texts if not own.search(text.replace(VERSION_TABLE, ""))]
+
+
+@pytest.fixture
+def reference(databases, empty_database):
+    """A database of the same kind that the library's own environment has migrated."""
+    with databases.fresh(empty_database.kind) as migrated:
+        yield migrated
+
+
+def test_one_history_makes_both(following, empty_database, reference):
+    """`upgrade head` makes the application's table and just what the library's own environment would make."""
+    succeed("upgrade", "head", cwd=following, url=empty_database.dsn)
+    assert tables(empty_database) == LIBRARY_TABLES | OWN_TABLES
+    assert of_library(schema(empty_database)) == of_library(schema(reference))
+    assert library_revision(empty_database) == [HEAD]
+    assert len(succeed("heads", cwd=following, url=empty_database.dsn).splitlines()) == 1
+
+
+def test_autogenerate_leaves_the_librarys_tables_alone(following, empty_database):
+    """Right after the upgrade `check` finds nothing, and a new table of the application's is all that is proposed."""
+    url = empty_database.dsn
+    succeed("upgrade", "head", cwd=following, url=url)
+    assert succeed("check", cwd=following, url=url) == NO_CHANGES
+    (following / "models.py").write_text(MODELS + 'sa.Table("more", metadata, sa.Column("id", sa.Integer()))\n')
+    succeed("revision", "--autogenerate", "-m", "more", cwd=following, url=url)
+    (text,) = [path.read_text() for path in (following / "migrations" / "versions").glob("*_more.py")]
+    assert re.findall(r"op\.(\w+)\(\s*'(\w+)'", text) == [("create_table", "more"), ("drop_table", "more")]
+
+
+def test_the_way_down_leaves_nothing(following, empty_database):
+    """`downgrade base` drops the library's tables too, version table included, and `upgrade` makes them again."""
+    url = empty_database.dsn
+    succeed("upgrade", "head", cwd=following, url=url)
+    before = schema(empty_database)
+    succeed("downgrade", "base", cwd=following, url=url)
+    assert tables(empty_database) == {"alembic_version"}
+    succeed("upgrade", "head", cwd=following, url=url)
+    assert schema(empty_database) == before
+
+
+def test_the_way_down_keeps_events(following, empty_database):
+    """A downgrade that would drop a table of the library's with rows in it is refused, unless it is allowed to."""
+    url = empty_database.dsn
+    succeed("upgrade", "head", cwd=following, url=url)
+    execute(empty_database, APPEND)
+    done = run("downgrade", "base", cwd=following, url=url)
+    assert done.returncode != 0
+    assert "this downgrade would drop table 'events', which has rows in it" in done.stdout + done.stderr
+    assert library_revision(empty_database) == [HEAD]
+    assert column(empty_database, "SELECT event_id FROM events") == ["e-1"]
+    succeed("-x", "allow-data-loss=yes", "downgrade", "base", cwd=following, url=url)
+    assert tables(empty_database) == {"alembic_version"}
+
+
+def test_a_script_holds_both(following, empty_database, reference, server):
+    """What `upgrade head --sql` prints makes the same, and `downgrade --sql` takes it back."""
+    url = empty_database.dsn
+    execute(empty_database, "DROP TABLE alembic_version")  # the fixture's
+    run_script(succeed("upgrade", "head", "--sql", cwd=following, url=url), empty_database, server)
+    assert of_library(schema(empty_database)) == of_library(schema(reference))
+    assert library_revision(empty_database) == [HEAD]
+    assert succeed("check", cwd=following, url=url) == NO_CHANGES
+    run_script(succeed("downgrade", "head:base", "--sql", cwd=following, url=url), empty_database, server)
+    assert tables(empty_database) <= {"alembic_version"}
+
+
+def test_an_update_of_the_library_is_one_more_revision(application, empty_database, reference):
+    """Where the revisions come to an older release's head, the command writes what is between, and that once."""
+    url, older = empty_database.dsn, REVISIONS[-3]
+    revision_by_hand(application, f'schema.upgrade(to="{older}")', f'schema.downgrade(from_="{older}")')
+    succeed("upgrade", "head", cwd=application, url=url)
+    assert library_revision(empty_database) == [older]
+    code, said = schema_command(application, "check")
+    assert code == 1
+    assert f"the revisions here come to {older}, this release's to {HEAD}" in said
+    assert "run: python -m cqrs_ddd_persistence_sqlalchemy.schema revision" in said
+    code, said = follow(application, "-m", "update the library")
+    assert (code, "Generating" in said) == (0, True)
+    (text,) = [path.read_text() for path in (application / "migrations" / "versions").glob("*update_the_library.py")]
+    assert f'schema.upgrade(to="{HEAD}", from_="{older}")' in text
+    assert f'schema.downgrade(to="{older}", from_="{HEAD}")' in text
+    assert follow(application) == (0, "the revisions come to the newest one already\n")
+    assert schema_command(application, "check") == (0, "")
+    succeed("upgrade", "head", cwd=application, url=url)
+    assert of_library(schema(empty_database)) == of_library(schema(reference))
+    succeed("downgrade", "-1", cwd=application, url=url)
+    assert library_revision(empty_database) == [older]
+
+
+def test_a_database_at_the_end_already_is_left_alone(following, empty_database):
+    """Tables that the library's own environment has brought to where a revision ends are taken as they are."""
+    from tests.support.databases import alembic
+
+    url = empty_database.dsn
+    alembic("upgrade", "head", url=url)
+    before = of_library(schema(empty_database))
+    succeed("upgrade", "head", cwd=following, url=url)
+    assert of_library(schema(empty_database)) == before
+
+
+def test_a_database_elsewhere_is_refused(application, empty_database):
+    """A revision that begins elsewhere than the database is, is refused with both, and changes nothing."""
+    url, first, older = empty_database.dsn, REVISIONS[0], REVISIONS[-3]
+    revision_by_hand(application, f'schema.upgrade(to="{first}")', f'schema.downgrade(from_="{first}")')
+    succeed("upgrade", "head", cwd=application, url=url)
+    revision_by_hand(
+        application,
+        f'schema.upgrade(to="{HEAD}", from_="{older}")',
+        f'schema.downgrade(to="{older}", from_="{HEAD}")',
+    )
+    before = schema(empty_database)
+    message = fail("upgrade", "head", cwd=application, url=url)
+    assert f"the library's tables are at {first} ({VERSION_TABLE}), and this revision goes from {older}" in message
+    assert schema(empty_database) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ('schema.upgrade(to="cqrs_9999")', "this release of the library has no revision 'cqrs_9999'"),
+        (f'schema.upgrade(to="{REVISIONS[0]}", from_="{HEAD}")', "there is nothing between"),
+        (f'schema.upgrade(to="{HEAD}", from_="{HEAD}")', "there is nothing between"),
+        ('schema.downgrade(from_="base")', "has no revision 'base'"),
+    ],
+)
+def test_calls_that_make_no_sense_are_refused(application, empty_database, call, said):
+    """An unknown revision, or two the wrong way round, are refused by name, in scripts too; nothing is made."""
+    revision_by_hand(application, call, "pass")
+    assert said in fail("upgrade", "head", cwd=application, url=empty_database.dsn)
+    assert tables(empty_database) <= {"alembic_version"}
+    script = run("upgrade", "head", "--sql", cwd=application, url=empty_database.dsn)
+    assert script.returncode != 0
+    assert said in script.stdout + script.stderr
+    assert "cqrs_" not in script.stdout.partition("FAILED")[0]
+
+
+def test_many_at_once_all_succeed(following, empty_database):
+    """Six processes upgrade one database at once under the lock that env.py takes: all succeed, one works."""
+
+    def upgrade(_number: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+        variables = environment(empty_database.dsn)
+        return subprocess.run(command, cwd=following, env=variables, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(6) as six:
+        done = list(six.map(upgrade, range(6)))
+    assert [each.returncode for each in done] == [0] * 6, [each.stderr for each in done if each.returncode]
+    assert tables(empty_database) == LIBRARY_TABLES | OWN_TABLES
+
+
+def test_projections_are_among_the_applications_tables(application, empty_database):
+    """Tables of projections are created by the application's own autogenerate, of every type, and stay as they are."""
+    url = empty_database.dsn
+    (application / "models.py").write_text(MODELS + PROJECTIONS)
+    assert follow(application)[0] == 0
+    succeed("upgrade", "head", cwd=application, url=url)
+    succeed("revision", "--autogenerate", "-m", "tables", cwd=application, url=url)
+    succeed("upgrade", "head", cwd=application, url=url)
+    assert tables(empty_database) == LIBRARY_TABLES | OWN_TABLES | {EVERYTHING.collection}
+    assert succeed("check", cwd=application, url=url) == NO_CHANGES
+    succeed("downgrade", "-1", cwd=application, url=url)
+    assert EVERYTHING.collection not in tables(empty_database)
+
+
+def test_a_revision_written_on_one_database_runs_on_the_other(application, databases):
+    """What the application's autogenerate writes of a projection on SQLite runs on PostgreSQL, and the other way."""
+    (application / "models.py").write_text(MODELS + PROJECTIONS)
+    kinds = ["sqlite", "postgresql"]
+    for here, there in (kinds, kinds[::-1]):
+        with databases.fresh(here, migrated=False) as first, databases.fresh(there, migrated=False) as second:
+            succeed("revision", "--autogenerate", "-m", "tables", cwd=application, url=first.dsn)
+            succeed("upgrade", "head", cwd=application, url=second.dsn)
+            assert succeed("check", cwd=application, url=second.dsn) == NO_CHANGES
+        for path in (application / "migrations" / "versions").glob("*.py"):
+            path.unlink()
+
+
+def test_the_librarys_own_environment_needs_no_revision(tmp_path):
+    """In an application that runs the library's environment the command says that upgrade head does it."""
+    from tests.support.command_line import make_application
+
+    folder = make_application(tmp_path / "application")
+    code, said = follow(folder)
+    assert code == 2
+    assert "this environment is the library's" in said
+    assert "run: alembic upgrade head" in said
+    assert list((folder / "versions").iterdir()) == []
