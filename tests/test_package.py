@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.support.command_line import LIBRARY_TABLES, tables
+from tests.support.command_line import LIBRARY_TABLES, column, tables
 from tests.support.databases import ROOT, Database
 
 if TYPE_CHECKING:
@@ -39,6 +39,65 @@ def upgrade() -> None:
 def downgrade() -> None:
     pass
 '''
+
+OF_THE_NEXT_RELEASE = f'''"""One more column."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "cqrs_9999"
+down_revision = "{HEAD}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("job_schedules", sa.Column("of_the_next_release", sa.Text()))
+
+
+def downgrade() -> None:
+    op.drop_column("job_schedules", "of_the_next_release")
+'''
+
+PYPROJECT = """\
+[tool.alembic]
+script_location = "cqrs_ddd_persistence_sqlalchemy:migrations"
+version_locations = ["%(here)s/versions"]
+projections = ["read_models"]
+"""
+MODELS = """\
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+sa.Table("customers", metadata, sa.Column("id", sa.Integer(), primary_key=True), sa.Column("name", sa.String(100)))
+"""
+URL_OF_ENVIRONMENT = """
+import os
+
+config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"])
+"""
+VERIFIES = """\
+import asyncio
+import sys
+
+from cqrs_ddd_persistence_sqlalchemy import schema
+from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
+from read_models import balances
+from sqlalchemy.ext.asyncio import create_async_engine
+
+
+async def main(url):
+    engine = create_async_engine(url)
+    try:
+        await schema.verify(engine, schemas=[balances])
+        print("fine")
+    except SchemaOutOfDateError as error:
+        print(error)
+    await engine.dispose()
+
+
+asyncio.run(main(sys.argv[1]))
+"""
 
 INI = """\
 [alembic]
@@ -96,12 +155,17 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def command(*arguments: object, cwd: Path, url: str | None = None) -> str:
-    """Run a program as a user of the installed package would, make sure that it succeeds, return what it prints."""
+def command(*arguments: object, cwd: Path, url: str | None = None, release: Path | None = None) -> str:
+    """Run a program as a user of the installed package would, make sure that it succeeds, return what it prints.
+
+    With a release, a folder, that one's packages are used in place of the installed ones.
+    """
     ours = {"DATABASE_URL", "PYTHONPATH", "VIRTUAL_ENV"}
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     if url is not None:
         environment["DATABASE_URL"] = url
+    if release is not None:
+        environment["PYTHONPATH"] = str(release)
     done = subprocess.run(
         list(map(str, arguments)), cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
@@ -220,3 +284,73 @@ def test_the_embedded_default_needs_no_url(installed, tmp_path):
     (tmp_path / "alembic.ini").write_text(INI)
     command(installed / "alembic", "upgrade", "head", cwd=tmp_path)
     assert "events" in tables(Database("sqlite", f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"))
+
+
+@pytest.fixture(scope="module")
+def next_release(installed, tmp_path_factory) -> Path:
+    """The packages of a release with one more revision."""
+    folder = tmp_path_factory.mktemp("next")
+    site_packages = next(installed.parent.rglob(MIGRATIONS)).parents[1]
+    for name in PACKAGES:
+        shutil.copytree(site_packages / name, folder / name)
+    (folder / MIGRATIONS / "versions" / "cqrs_9999_one_more.py").write_text(OF_THE_NEXT_RELEASE)
+    return folder
+
+
+def library_revision(database: Database) -> str:
+    """Return where the library's tables are."""
+    return column(database, "SELECT version_num FROM cqrs_ddd_alembic_version")[0]
+
+
+def test_an_update_needs_nothing_but_an_upgrade(installed, next_release, empty_database, tmp_path):
+    """In an application without an environment of its own, the next release's revision comes with `upgrade head`."""
+    url, alembic = empty_database.dsn, installed / "alembic"
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    (tmp_path / "read_models.py").write_text(READ_MODELS)
+    (tmp_path / "verifies.py").write_text(VERIFIES)
+    command(alembic, "upgrade", "head", cwd=tmp_path, url=url)
+    command(alembic, "revision", "--autogenerate", "-m", "create balances", cwd=tmp_path, url=url)
+    command(alembic, "upgrade", "head", cwd=tmp_path, url=url)
+    python = installed / "python"
+    assert command(python, "verifies.py", empty_database.url, cwd=tmp_path) == "fine\n"
+    said = command(python, "verifies.py", empty_database.url, cwd=tmp_path, release=next_release)
+    assert f"it is at {HEAD} and cqrs_9999 is missing; run: alembic upgrade head" in said
+    command(alembic, "upgrade", "head", cwd=tmp_path, url=url, release=next_release)
+    assert library_revision(empty_database) == "cqrs_9999"
+    assert command(python, "verifies.py", empty_database.url, cwd=tmp_path, release=next_release) == "fine\n"
+    assert command(python, "verifies.py", empty_database.url, cwd=tmp_path) == "fine\n", "the old release goes on"
+    assert command(alembic, "check", cwd=tmp_path, url=url, release=next_release).startswith("No new upgrade")
+    assert len(list((tmp_path / "versions").glob("*.py"))) == 1
+
+
+def test_an_update_is_one_revision_of_an_environments_own(installed, next_release, empty_database, tmp_path):
+    """In an application with an environment and tables of its own, verify says which command writes the revision."""
+    url, alembic, python = empty_database.url, installed / "alembic", installed / "python"
+    follow = (python, "-m", "cqrs_ddd_persistence_sqlalchemy.schema", "revision")
+    command(alembic, "init", "-t", "async", "migrations", cwd=tmp_path)
+    env = (tmp_path / "migrations" / "env.py").read_text()
+    options = "target_metadata=target_metadata"
+    assert env.count(options) == 2
+    env = env.replace(options, f"{options}, include_name=schema.include_name")
+    env = env.replace("target_metadata = None", "target_metadata = metadata\n" + URL_OF_ENVIRONMENT)
+    imports = "from cqrs_ddd_persistence_sqlalchemy import schema\nfrom models import metadata\n"
+    (tmp_path / "migrations" / "env.py").write_text(
+        env.replace("from alembic import context\n", f"from alembic import context\n{imports}")
+    )
+    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "verifies.py").write_text(
+        VERIFIES.replace("schemas=[balances]", "").replace("from read_models import balances\n", "")
+    )
+    command(*follow, cwd=tmp_path)
+    command(alembic, "upgrade", "head", cwd=tmp_path, url=url)
+    command(alembic, "revision", "--autogenerate", "-m", "customers", cwd=tmp_path, url=url)
+    command(alembic, "upgrade", "head", cwd=tmp_path, url=url)
+    assert tables(empty_database) == LIBRARY_TABLES | {"alembic_version", "customers"}
+    said = command(python, "verifies.py", empty_database.url, cwd=tmp_path, release=next_release)
+    assert "first writes its revision: python -m cqrs_ddd_persistence_sqlalchemy.schema revision" in said
+    command(*follow, cwd=tmp_path, release=next_release)
+    command(alembic, "upgrade", "head", cwd=tmp_path, url=url, release=next_release)
+    assert library_revision(empty_database) == "cqrs_9999"
+    assert command(python, "verifies.py", empty_database.url, cwd=tmp_path, release=next_release) == "fine\n"
+    assert command(alembic, "check", cwd=tmp_path, url=url, release=next_release).startswith("No new upgrade")
+    assert len(command(alembic, "heads", cwd=tmp_path, url=url).splitlines()) == 1

@@ -291,6 +291,39 @@ revision_environment = true
     assert succeed("check", cwd=application, url=empty_database.dsn) == "No new upgrade operations detected.\n"
 
 
+THREE_LINES = {
+    "pyproject.toml": """
+[tool.alembic]
+script_location = "cqrs_ddd_persistence_sqlalchemy:migrations"
+version_locations = ["%(here)s/versions"]
+projections = ["read_models"]
+""",
+    "alembic.ini": """
+[alembic]
+script_location = cqrs_ddd_persistence_sqlalchemy:migrations
+version_locations = %(here)s/versions
+projections = read_models
+""",
+}
+
+
+@pytest.mark.parametrize("name", THREE_LINES)
+def test_three_lines_are_enough(application, empty_database, name):
+    """With three settings and no more every command does what its name says for the application's projections."""
+    url = empty_database.dsn
+    (application / "alembic.ini").unlink()
+    (application / name).write_text(THREE_LINES[name])
+    succeed("upgrade", "head", cwd=application, url=url)
+    succeed("revision", "--autogenerate", "-m", "create both", cwd=application, url=url)
+    succeed("upgrade", "head", cwd=application, url=url)
+    assert tables(empty_database) == LIBRARY_TABLES | {"alembic_version", "order_summaries", "customers"}
+    assert succeed("check", cwd=application, url=url) == "No new upgrade operations detected.\n"
+    assert succeed("history", cwd=application, url=url).endswith("create both.\n")
+    assert "(head)" in succeed("current", cwd=application, url=url)
+    succeed("downgrade", "base", cwd=application, url=url)
+    assert tables(empty_database) == LIBRARY_TABLES | {"alembic_version"}
+
+
 def test_the_url_of_the_ini_may_hold_percent_signs(application):
     """A percent sign doubled in sqlalchemy.url, as ini files want it, is one percent sign."""
     write_ini(application, **{"sqlalchemy.url": "sqlite:///100%%.db"})

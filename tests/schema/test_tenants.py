@@ -244,8 +244,11 @@ def test_a_connection_is_given_back_as_it_was(application, postgresql):
 
 
 def test_ten_tenants_four_at_a_time(application, postgresql):
-    """Ten tenants are migrated by four processes at once, twice each, to one and the same."""
+    """Ten tenants are migrated by four processes at once, twice each, indexes built CONCURRENTLY included."""
     tenants = [f"tenant_{number}" for number in range(10)]
+    succeed(*TENANT, "upgrade", "head", cwd=application, url=postgresql.dsn)
+    declare(application, CHANGED)
+    succeed(*TENANT, "revision", "--autogenerate", "-m", "totals", cwd=application, url=postgresql.dsn)
 
     def migrate(tenant: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "alembic", "-x", f"schema={tenant}", "upgrade", "head"]

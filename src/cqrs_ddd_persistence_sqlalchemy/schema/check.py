@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_revisions
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import chain_of
 from cqrs_ddd_persistence_sqlalchemy.schema.library_revision import followed_up_to, is_own_environment
 from cqrs_ddd_persistence_sqlalchemy.schema.recorded import recorded_projections
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import registered_schemas
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
     from cqrs_ddd_persistence_sqlalchemy.schema.recorded import Record
@@ -35,7 +36,7 @@ def unrecorded_changes(config: Config) -> list[str]:
         CommandError: `projections` is not set, a module cannot be imported, or the chain has several heads.
     """
     modules = config.get_alembic_option("projections")
-    script = ScriptDirectory.from_config(config)  # also puts prepend_sys_path in place
+    script = chain_of(config)
     if is_own_environment(script):
         return list(_library_changes(script))
     if modules is None:

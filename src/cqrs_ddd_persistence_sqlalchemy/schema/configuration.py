@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.urls import DEFAULT_URL, async_url
@@ -43,6 +46,22 @@ def load_config(path: str | None, section: str) -> Config:
     toml = [each for each in present if each.endswith(".toml")]
     ini = [each for each in present if not each.endswith(".toml")]
     return Config(ini[0] if ini else None, toml_file=toml[0] if toml else None, ini_section=section)
+
+
+def chain_of(config: Config) -> ScriptDirectory:
+    """Return the chain of a configuration; from now on its modules are found, too."""
+    script = ScriptDirectory.from_config(config)  # also puts prepend_sys_path in place
+    prepare_imports(config)
+    return script
+
+
+def prepare_imports(config: Config) -> None:
+    """Let modules be found beside the configuration, unless prepend_sys_path says where they are."""
+    found = config.config_file_name or config.toml_file_name
+    if found and not config.get_prepend_sys_paths_list():
+        folder = str(Path(found).resolve().parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
 
 
 def configured_url(config: Config, given: str | None, option: str) -> URL:

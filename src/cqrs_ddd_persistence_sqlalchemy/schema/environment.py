@@ -25,6 +25,7 @@ from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
     library_script,
     upgrade_library,
 )
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import prepare_imports
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import connection_errors_in_one_line, schema_errors_in_one_line
 from cqrs_ddd_persistence_sqlalchemy.schema.inside import (
@@ -60,6 +61,7 @@ def run() -> None:
     if config.cmd_opts is not None and config.config_file_name and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     settings = read_settings()
+    prepare_imports(config)
     if settings.command == "autogenerate" and settings.is_application and not settings.has_projections:
         raise CommandError(
             "there is nothing to compare the database with: name the module that declares your schemas in the "

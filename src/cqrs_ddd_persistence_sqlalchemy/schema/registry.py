@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from cqrs_ddd_advanced_core.projections.projection import Projection
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import chain_of
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def chosen_projections(config: Config, names: list[str]) -> list[Projection]:
         raise CommandError(
             "name the modules that declare your projections in the configuration: projections = package.read_models"
         )
-    ScriptDirectory.from_config(config)  # puts prepend_sys_path in place
+    chain_of(config)  # also lets the modules be found
     found = registered_projections(modules)
     if not found:
         raise CommandError(f"projections = {modules}: no Projection(...) is at the top of these modules")
@@ -143,7 +143,7 @@ def _import(module_name: str, option: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise CommandError(
             f"{option}: there is no module {error.name!r} in {sys.path[0] or 'the current folder'} or "
-            "among the installed packages (prepend_sys_path in alembic.ini says where modules are looked for)"
+            "among the installed packages (prepend_sys_path in the configuration says where else to look)"
         ) from error
     except Exception as error:  # the module is the application's: importing it may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
