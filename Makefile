@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-floor test-package test-pythons test-rolling test-slow lint bench clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,27 @@ test-slow: $(READY) ## Run what takes minutes: long fault runs, other PostgreSQL
 	TEST_POSTGRES_BIN=wheel $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 	TEST_POSTGRES_BIN=wheel18 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
+test-floor: ## Run the tests with the lowest versions of every dependency
+	$(PYTHON) -m venv .venv-floor
+	$(PYTHON) tests/support/floors.py > .venv-floor/floors.txt
+	.venv-floor/bin/python -m pip install --quiet --upgrade pip
+	.venv-floor/bin/python -m pip install --quiet --editable '.[test]' --constraint .venv-floor/floors.txt
+	.venv-floor/bin/python -m pytest --numprocesses auto --dist worksteal
+
+PYTHONS ?= python3.11 python3.12 python3.13
+test-pythons: ## Run the tests on each of PYTHONS (python3.11 python3.12 python3.13)
+	for python in $(PYTHONS); do $(MAKE) test PYTHON=$$python VENV=.venv-$$python || exit 1; done
+
+test-package: $(READY) ## Build sdist and wheel, check what a package index would, install from the sdist and try it
+	rm -rf dist && $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --clear .venv-sdist
+	.venv-sdist/bin/python -m pip install --quiet dist/*.tar.gz
+	cd "$$(mktemp -d)" && $(CURDIR)/.venv-sdist/bin/python -c "import cqrs_ddd_persistence_sqlalchemy.schema"
+
+test-rolling: $(READY) ## Run the tests of the previous release's stores on this one's schema
+	$(BIN)/python -m tests.support.previous_release
+
 lint: $(READY) ## Check style, types, the rules of imports, and the SQL of migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +55,7 @@ bench: $(READY) ## Compare the stores with the raw drivers; look at query plans 
 	$(BIN)/python -m pytest -m slow tests/advanced/sagas/test_plans.py
 
 clean: ## Remove the virtual environment and what tools left
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.support.command_line import LIBRARY_TABLES, column, tables
 from tests.support.databases import ROOT, Database
+from tests.support.floors import floors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 PACKAGES = ("cqrs_ddd_advanced_core", "cqrs_ddd_persistence_sqlalchemy")
 MIGRATIONS = "cqrs_ddd_persistence_sqlalchemy/migrations"
 REVISIONS = {path.name for path in (ROOT / "migrations" / "versions").glob("cqrs_*.py")}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HEAD = max(REVISIONS)[: len("cqrs_0000")]
 OF_A_TEAM = f'''"""A projection's revision, as a team keeps it that has this repository for its schema package."""
 
@@ -354,3 +357,10 @@ def test_an_update_is_one_revision_of_an_environments_own(installed, next_releas
     assert command(python, "verifies.py", empty_database.url, cwd=tmp_path, release=next_release) == "fine\n"
     assert command(alembic, "check", cwd=tmp_path, url=url, release=next_release).startswith("No new upgrade")
     assert len(command(alembic, "heads", cwd=tmp_path, url=url).splitlines()) == 1
+
+
+def test_the_floors_pin_every_dependency():
+    """What `make test-floor` constrains is one exact version for each dependency of an application."""
+    names = [re.match(r"[\w-]+", each)[0] for each in PROJECT["dependencies"]]
+    assert [each.partition("==")[0] for each in floors()] == [*names, "croniter"]
+    assert all(re.fullmatch(r"[\w-]+==\d+(\.\d+)*", each) for each in floors())
