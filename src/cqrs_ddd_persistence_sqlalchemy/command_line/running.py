@@ -53,6 +53,9 @@ def add_database_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     parser.add_argument("--url", help="the database; otherwise DATABASE_URL, the ini's sqlalchemy.url, or app.db")
     parser.add_argument("--schema", help="of the tables, a tenant's; otherwise the database user's default one")
+    parser.add_argument(
+        "--transaction-pooling", action="store_true", help="it is behind a proxy that pools by transaction (PgBouncer)"
+    )
 
 
 @asynccontextmanager
@@ -64,7 +67,7 @@ async def database(options: argparse.Namespace) -> AsyncIterator[async_sessionma
         url = async_url(os.environ["DATABASE_URL"], "DATABASE_URL")
     else:
         url = configured_url(load_config(options.config, options.section), None, "--url")
-    engine = configure_engine(create_async_engine(url))
+    engine = configure_engine(create_async_engine(url), transaction_pooling=options.transaction_pooling)
     try:
         yield async_sessionmaker(engine, expire_on_commit=False)
     finally:

@@ -21,8 +21,8 @@ _TRY_AGAIN_SECONDS = 5.0
 class Listener:
     """Wakes somebody at each notification of a channel, while it is entered.
 
-    It makes polling faster and replaces nothing of it: behind a proxy that pools by transaction nothing ever comes, and
-    while the connection is lost, nothing either. A lost one is opened again.
+    It makes polling faster and replaces nothing of it: while the connection is lost, nothing comes. A lost one is
+    opened again. On an engine that is configured for a proxy which pools by transaction there is none.
 
     Args:
         scope: whose connections are used; each leaves its pool.

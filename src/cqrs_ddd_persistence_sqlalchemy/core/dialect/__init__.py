@@ -79,13 +79,22 @@ def dialect_named(name: str) -> DatabaseDialect:
         raise PersistenceError(f"database {name!r} is not supported; use {' or '.join(DIALECTS)}") from None
 
 
-def configure_engine(engine: AsyncEngine) -> AsyncEngine:
+def configure_engine(engine: AsyncEngine, *, transaction_pooling: bool = False) -> AsyncEngine:
     """Apply the recommended settings to a new engine, before its first connection, and return it.
 
     SQLite: write-ahead log, a busy timeout of 60 seconds, foreign keys enforced, and transactions that take the
     write lock as they begin, so that waiting for another writer never ends in 'database is locked'. A connection with
     the execution option `sqlite_begin="DEFERRED"` only reads and waits for nobody.
-    PostgreSQL: nothing needs changing.
+    PostgreSQL: nothing needs changing, but behind a proxy such as PgBouncer.
+
+    Args:
+        engine: as `create_async_engine` returns it.
+        transaction_pooling: whether the URL leads to a proxy that gives each transaction another server connection:
+            PgBouncer with `pool_mode = transaction`, of any version. No statement is then prepared for longer than it
+            runs, by which it takes one more round trip. SQLite has no such proxy and ignores it.
     """
-    dialect_of(engine).configure(engine.sync_engine)
+    dialect = dialect_of(engine)
+    dialect.configure(engine.sync_engine)
+    if transaction_pooling:
+        dialect.prepare_for_transaction_pooling(engine.sync_engine)
     return engine

@@ -65,6 +65,9 @@ class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
     def configure(self, engine: Engine) -> None:
         """Apply the recommended settings to an engine that has not connected yet."""
 
+    def prepare_for_transaction_pooling(self, engine: Engine) -> None:
+        """Let no connection of the engine go by what an earlier transaction has left on the server; where it could."""
+
     @abstractmethod
     def let_go(self, connection: Connection) -> None:
         """Release what a cancelled statement holds, before its connection is thrown away."""

@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCa
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_migrations import PostgreSQLMigrations, qualified
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_replacing import PostgreSQLReplacing
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import PostgreSQLRunning
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import TRANSACTION_POOLING, PostgreSQLRunning
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
@@ -51,6 +51,23 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
 
     def configure(self, engine: Engine) -> None:
         """Leave the engine alone: PostgreSQL's defaults are the recommended settings."""
+
+    def prepare_for_transaction_pooling(self, engine: Engine) -> None:
+        """Leave statements unnamed, and have each parsed where it runs.
+
+        A named one is on one of the proxy's server connections only, where its name may be taken by another client's
+        and where nobody would close it. PgBouncer 1.21 and newer follows named ones, older ones do not.
+        """
+
+        @sa.event.listens_for(engine, "do_connect")
+        def leave_unnamed(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+            options |= {
+                "statement_cache_size": 0,  # asyncpg's
+                "prepared_statement_cache_size": 0,  # SQLAlchemy's
+                "prepared_statement_name_func": str,  # '' is the name of the unnamed one
+            }
+
+        engine.update_execution_options(**TRANSACTION_POOLING)
 
     def begin(self, connection: Connection, *, write: bool) -> None:
         """Do nothing more: the driver has sent BEGIN."""

@@ -11,10 +11,13 @@ from sqlalchemy.exc import DBAPIError
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.running import RunningDialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: Execution options of an engine whose connections are another session's with each transaction.
+TRANSACTION_POOLING: Mapping[str, Any] = {"transaction_pooling": True}
 
 _CANCELED = "57014"  # statement_timeout
 
@@ -60,7 +63,13 @@ class PostgreSQLRunning(RunningDialect):
     async def listen(
         self, connection: AsyncConnection, channel: str, wake: Callable[[], Any], lost: Callable[[], Any]
     ) -> bool:
-        """Take the driver's connection for good: it must not go back to the pool, nor hold one of its places."""
+        """Take the driver's connection for good: it must not go back to the pool, nor hold one of its places.
+
+        Through a proxy that pools by transaction nothing would ever be heard, and the server's session, which is lent
+        to other clients, would go on listening.
+        """
+        if TRANSACTION_POOLING.items() <= connection.sync_engine.get_execution_options().items():
+            return False
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await connection.run_sync(lambda sync: sync.detach())
         await driver.add_listener(channel, lambda *_: wake())

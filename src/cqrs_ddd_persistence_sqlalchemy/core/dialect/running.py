@@ -49,5 +49,5 @@ class RunningDialect(ABC):
         """Call `wake` at each notification, on a connection that leaves its pool for that, and `lost` at its end.
 
         Returns:
-            False where the database has no notifications.
+            False where the database has no notifications, or none would come through.
         """
