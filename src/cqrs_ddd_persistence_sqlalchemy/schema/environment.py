@@ -153,6 +153,8 @@ async def _run_async(settings: Settings, given: AsyncEngine | None) -> None:
         return
     engine = create_async_engine(database_url(), poolclass=NullPool)
     dialect_of(engine).prepare_for_migrations(engine.sync_engine)
+    # Through a proxy, what other clients have prepared would fail us before the proxy is recognised and refused.
+    dialect_of(engine).prepare_for_transaction_pooling(engine.sync_engine)
     try:
         with connection_errors_in_one_line(engine):
             dialect_of(engine).probe(engine.url)
