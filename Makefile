@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-floor test-package test-pythons test-rolling test-slow lint bench clean
+.PHONY: help demo test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,10 @@ demo: $(READY) ## Migrate an SQLite file and project a stream of traffic fines i
 
 test: $(READY) ## Run the tests on SQLite and on a PostgreSQL of their own
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+test-proxy: $(READY) ## Run the stores' tests through a PgBouncer that pools by transaction (apt-get install pgbouncer)
+	TEST_POSTGRES_PROXY=pgbouncer $(BIN)/python -m pytest --numprocesses auto --dist worksteal -rs \
+		tests/core tests/advanced tests/proxy tests/test_specification_*.py tests/test_ports.py
 
 test-slow: $(READY) ## Run what takes minutes: long fault runs, other PostgreSQL versions
 	$(BIN)/python -m pytest -m slow

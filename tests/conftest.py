@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
+from tests.support import pgbouncer
 from tests.support.databases import Database, Databases
+from tests.support.engines import create_async_engine
 from tests.support.postgres import Server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from tests.support.pgbouncer import Proxy
 
 KINDS = ("sqlite", "postgresql")
 
@@ -27,9 +31,19 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def databases(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+def proxy(server: Server) -> Iterator[Proxy | None]:
+    """The PgBouncer through which engines go, where TEST_POSTGRES_PROXY asks for it."""
+    if not pgbouncer.is_wanted():
+        yield None
+        return
+    with pgbouncer.running_pgbouncer(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def databases(server: Server, proxy: Proxy | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """Makes databases for fixtures and for tests that need more than one."""
-    made = Databases(server, tmp_path_factory.mktemp("databases"))
+    made = Databases(server, tmp_path_factory.mktemp("databases"), proxy)
     yield made
     made.close()
 

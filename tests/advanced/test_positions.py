@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore
@@ -16,6 +16,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     UnitOfWorkError,
 )
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 
 @pytest.fixture

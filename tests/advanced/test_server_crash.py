@@ -8,13 +8,14 @@ import contextlib
 import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_advanced_core.projections import Projection, ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import ProjectionRunner, SQLAlchemyProjectionStore
 from tests.support.databases import alembic
+from tests.support.engines import create_async_engine
 from tests.support.postgres import running_server
 
 SCHEMA = ProjectionSchema("tallies", [("id", "TEXT PRIMARY KEY"), ("n", "INTEGER NOT NULL")])
@@ -37,6 +38,7 @@ def crashing_server(monkeypatch):
 
 async def test_runners_survive_a_crash_of_the_server(crashing_server):
     """Two runners and a writer go through three crashes; in the end the table has what the log has."""
+    # Never through a proxy: the server is this test's own, and the setting is one that a proxy refuses.
     url = make_url(crashing_server.url)
     alembic("upgrade", "head", url=url.render_as_string(hide_password=False))
     # A commit that was acknowledged is to survive the crash.

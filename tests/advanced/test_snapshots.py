@@ -8,13 +8,14 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySnapshotStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import snapshots as snapshots_table
 from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError, UnitOfWorkError
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 
 @pytest.fixture

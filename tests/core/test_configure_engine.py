@@ -10,13 +10,15 @@ from contextlib import AsyncExitStack
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+import sqlalchemy.ext.asyncio
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 from tests.conftest import check_no_leaks
 from tests.support.databases import ROOT
+from tests.support.engines import create_async_engine
 
 ONLY_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
@@ -25,7 +27,8 @@ WRITER = """
     import asyncio, sys
     from cqrs_ddd_advanced_core import StoredEvent
     from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
-    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+    from tests.support.engines import create_async_engine
 
     async def main(url, name, blocks):
         engine = configure_engine(create_async_engine(url))
@@ -186,3 +189,33 @@ async def test_many_processes_write_one_database(database, make_engine):
     assert [event.version for event in await store.get_events("all")] == list(range(1, 201))
     if database.kind == "sqlite":
         assert await store.last_position() == 400
+
+
+@pytest.mark.parametrize("pooling", [True, False])
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_with_transaction_pooling_no_statement_stays_on_the_server(database, pooling):
+    """Other arguments of the connection are kept; without the setting the driver's named statements are there."""
+    made = sqlalchemy.ext.asyncio.create_async_engine(
+        database.direct_url, connect_args={"server_settings": {"application_name": "tests"}}
+    )
+    engine = configure_engine(made, transaction_pooling=pooling)
+    async with engine.connect() as connection:
+        for n in range(3):
+            assert await connection.scalar(sa.text("SELECT CAST(:n AS int) + 1"), {"n": n}) == n + 1
+        await connection.execute(sa.text("CREATE TEMPORARY TABLE many (n int)"))
+        await connection.execute(sa.text("INSERT INTO many VALUES (:n)"), [{"n": n} for n in range(5)])
+        rows = await connection.stream(sa.text("SELECT n FROM many ORDER BY n"), execution_options={"yield_per": 2})
+        assert [row.n async for row in rows] == [0, 1, 2, 3, 4]
+        prepared = await connection.scalar(sa.text("SELECT count(*) FROM pg_prepared_statements"))
+        assert (prepared == 0) is pooling
+        assert await connection.scalar(sa.text("SHOW application_name")) == "tests"
+    await check_no_leaks(engine)
+
+
+@ONLY_SQLITE
+async def test_sqlite_ignores_transaction_pooling(database, make_engine):
+    """An application that says so of both databases works on both."""
+    engine = configure_engine(make_engine(database.url), transaction_pooling=True)
+    store = SQLAlchemyEventStore(async_sessionmaker(engine))
+    await store.append([an_event()])
+    assert len(await store.get_events("order-1")) == 1

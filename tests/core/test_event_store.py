@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
@@ -29,6 +29,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     SchemaOutOfDateError,
 )
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
@@ -651,7 +652,7 @@ class TestConcurrency:
     async def test_a_deadlock_is_survived(self, store, engine, session_factory, database):
         """When the database breaks a deadlock between two batches both are stored in the end."""
         settings = {"server_settings": {"deadlock_timeout": "50ms"}}
-        async with an_engine(database.url, connect_args=settings) as hasty:
+        async with an_engine(database.direct_url, connect_args=settings) as hasty:  # a proxy refuses such settings
             other = SQLAlchemyEventStore(async_sessionmaker(hasty))
             async with SQLAlchemyUnitOfWork(session_factory) as uow:
                 await store.append([an_event("x")], uow=uow)
@@ -672,7 +673,7 @@ class TestConcurrency:
     async def test_a_deadlock_in_a_unit_of_work_is_the_callers(self, store, engine, session_factory, database):
         """In the caller's transaction a deadlock reaches the caller, who alone can begin again."""
         settings = {"server_settings": {"deadlock_timeout": "50ms"}}
-        async with an_engine(database.url, connect_args=settings) as hasty:
+        async with an_engine(database.direct_url, connect_args=settings) as hasty:  # a proxy refuses such settings
 
             async def block(streams, mine, other):
                 async with SQLAlchemyUnitOfWork(async_sessionmaker(hasty)) as uow:
@@ -1238,7 +1239,8 @@ class TestSchemas:
     @ONLY_POSTGRESQL
     async def test_no_search_path_is_needed(self, database, engine, tenant):
         """With schema= the store works where the search_path is empty."""
-        async with an_engine(database.url, connect_args={"server_settings": {"search_path": ""}}) as bare:
+        settings = {"server_settings": {"search_path": ""}}
+        async with an_engine(database.direct_url, connect_args=settings) as bare:  # a proxy refuses such settings
             store = SQLAlchemyEventStore(async_sessionmaker(bare), schema=tenant)
             await store.append([an_event(), an_event()])
             assert len(await everything(store)) == 2

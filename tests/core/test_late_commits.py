@@ -13,12 +13,13 @@ from asyncio.subprocess import PIPE
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from tests.conftest import check_no_leaks
 from tests.support.databases import ROOT
+from tests.support.engines import create_async_engine
 
 ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
@@ -32,7 +33,8 @@ STUCK_WRITER = """
     import asyncio, sys
     from cqrs_ddd_advanced_core import StoredEvent
     from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
-    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+    from tests.support.engines import create_async_engine
 
     async def main(url):
         factory = async_sessionmaker(configure_engine(create_async_engine(url)))

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from cqrs_ddd_advanced_core import StoredEvent
@@ -21,6 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     UnitOfWorkError,
 )
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 NOTES = sa.table("projection_positions", sa.column("projection_name"), sa.column("position"))
 

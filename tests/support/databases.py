@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.pgbouncer import Proxy
     from tests.support.postgres import Server
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +31,20 @@ class Database:
     """A database of one test; `kind` is "sqlite" or "postgresql"."""
 
     kind: str
+    #: For engines, with tests.support.engines: through the proxy, where this run has one.
     url: str
+    #: To the server itself, where `url` is another one.
+    direct: str | None = None
+
+    @property
+    def direct_url(self) -> str:
+        """For migrations, and for what lasts as long as a session."""
+        return self.direct or self.url
 
     @property
     def dsn(self) -> str:
-        """The url as asyncpg and psql read it."""
-        return self.url.replace("+asyncpg", "")
+        """The direct url as asyncpg and psql read it."""
+        return self.direct_url.replace("+asyncpg", "")
 
     @property
     def path(self) -> Path:
@@ -46,8 +55,9 @@ class Database:
 class Databases:
     """Makes databases, on a server and in a folder."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path, proxy: Proxy | None = None) -> None:
         self.server = server
+        self.proxy = proxy
         self._folder = folder
         self._templates: dict[str, str] = {}
         # One connection for all databases that are made: connecting takes longer than making one.
@@ -63,14 +73,16 @@ class Databases:
             path = self._folder / f"{name}.db"
             if template:
                 shutil.copy(template, path)
-            yield Database(kind, f"sqlite+aiosqlite:///{path}")
+            url = f"sqlite+aiosqlite:///{path}"
+            yield Database(kind, url)
             for leftover in path.parent.glob(f"{path.name}*"):
                 leftover.unlink()
         else:
             self.admin(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
+            direct = make_url(self.server.url).set(database=name).render_as_string(hide_password=False)
             try:
-                yield Database(kind, make_url(self.server.url).set(database=name).render_as_string(hide_password=False))
-            finally:
+                yield Database(kind, self.proxy.url(direct) if self.proxy else direct, direct)
+            finally:  # the connections that a proxy keeps are among those that end by force
                 self.admin(f"DROP DATABASE {name} WITH (FORCE)")
 
     def admin(self, statement: str) -> None:

@@ -25,7 +25,8 @@ def postgresql(databases):
 
 @pytest.fixture
 async def postgresql_sessions(postgresql):
-    engine = create_async_engine(postgresql.url)
+    # Around the proxy, where this run has one: LISTEN needs a session of its own (tests/proxy shows it without).
+    engine = create_async_engine(postgresql.direct_url)
     yield async_sessionmaker(engine, expire_on_commit=False)
     await engine.dispose()
 

@@ -9,11 +9,12 @@ import sys
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
+from tests.support.engines import create_async_engine
 
 CONCURRENCY = 10
 

@@ -14,7 +14,6 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import registry
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -33,6 +32,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     UnitOfWorkError,
 )
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 FIELDS = {
     "id": "VARCHAR(50) PRIMARY KEY",

@@ -8,7 +8,7 @@ import tracemalloc
 from contextlib import aclosing
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
@@ -16,6 +16,7 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engi
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 PAGES = ProjectionSchema(collection="pages", fields=[("id", "INTEGER PRIMARY KEY"), ("text", "TEXT")])
 SIZE = 10_000

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_advanced_core.projections.projection import Fold, Projection
@@ -25,6 +25,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, UTCDateTime, dialect_named
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 ACCOUNTS = ProjectionSchema(
     "accounts",

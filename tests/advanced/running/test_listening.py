@@ -8,13 +8,23 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced.running import listening
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from tests.advanced.running.conftest import LONG, PATIENCE_SECONDS, accounts, count, paid, running, soon, until
+from tests.conftest import check_no_leaks
 
 LISTENING = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+
+
+@pytest.fixture
+async def postgresql_engine(postgresql):
+    """Around the proxy, where this run has one: LISTEN needs a session of its own (tests/proxy shows it without)."""
+    made = configure_engine(create_async_engine(postgresql.direct_url))
+    yield made
+    await check_no_leaks(made)
 
 
 @pytest.fixture
@@ -191,6 +201,21 @@ async def test_a_refused_append_announces_nothing(bank, postgresql):
         with pytest.raises(Exception, match="expected version 0, found 1"):
             await bank.events.append([paid("a")], expected_version=0)
         assert await notes() == 0
+
+
+async def test_behind_a_proxy_that_pools_nobody_listens(bank, postgresql_engine):
+    """On an engine that is configured so a runner polls, and no session that others may get is left listening."""
+    configure_engine(postgresql_engine, transaction_pooling=True)
+    statements = []
+    sent = sa.event.listens_for(postgresql_engine.sync_engine, "before_cursor_execute")
+    sent(lambda _connection, _cursor, statement, *_: statements.append(statement))
+    async with running(bank.runner()):
+        for n in range(1, 3):
+            (position,) = await bank.append(paid("a"))
+            await has_reached(bank, position)
+            assert (await bank.totals())["a"] == (n, n)
+        assert await _nobody_listens(bank)
+    assert any("pg_notify" in statement for statement in statements)
 
 
 async def test_sqlite_has_no_notifications(sqlite_bank):

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.projections.projection import Projection
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
@@ -30,6 +30,7 @@ from tests.advanced.running.conftest import (
     until,
 )
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 
 async def test_without_events_there_is_nothing_to_do(bank):

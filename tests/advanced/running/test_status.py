@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyDeadLetterStore, SQLAlchemyProjectionControl
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
@@ -28,6 +28,7 @@ from tests.advanced.running.conftest import (
     until,
 )
 from tests.conftest import check_no_leaks
+from tests.support.engines import create_async_engine
 
 
 async def test_without_projections_there_is_nothing_to_show(bank):

@@ -6,11 +6,12 @@ import json
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySagaRepository
 from tests.advanced.sagas.conftest import LEASE, Order
+from tests.support.engines import create_async_engine
 
 FINDERS = {
     "get": lambda orders: orders.get("s77"),

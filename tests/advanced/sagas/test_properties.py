@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.exceptions import InvalidTransitionError
 from cqrs_ddd_advanced_core.sagas import SagaState, SagaStatus
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySagaRepository
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+from tests.support.engines import create_async_engine
 
 S = SagaStatus
 WAYS = {

@@ -11,11 +11,12 @@ import time
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.sagas import SagaState, saga_step
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SagaRunner, SQLAlchemySagaRepository
+from tests.support.engines import create_async_engine
 
 LEASE = timedelta(seconds=3)
 CONCURRENCY = 4
