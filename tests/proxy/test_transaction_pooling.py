@@ -24,6 +24,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
     SQLAlchemyProjectionStore,
 )
 from cqrs_ddd_persistence_sqlalchemy.projections.__main__ import main as projections
+from cqrs_ddd_persistence_sqlalchemy.schema import rebuild, verify
 from tests.advanced.jobs.conftest import Import
 from tests.conftest import check_no_leaks
 from tests.support import pgbouncer
@@ -42,8 +43,7 @@ LEFT_BEHIND = sa.text(
     UNION ALL SELECT 'cursor ' || name FROM pg_cursors WHERE is_holdable
     UNION ALL SELECT 'lock ' || mode FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
     UNION ALL SELECT 'temporary ' || relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()
-    UNION ALL SELECT 'setting ' || name FROM pg_settings WHERE source = 'session'
-        AND name <> 'client_encoding' -- PgBouncer's own doing, to make it what the client asked for as it connected
+    UNION ALL SELECT 'setting ' || name FROM pg_settings WHERE source = 'session' AND setting IS DISTINCT FROM reset_val
     """
 )
 
@@ -173,7 +173,8 @@ class TestStatements:
 
     async def test_the_stores_leave_nothing_on_the_servers_connection(self, one_session, make_engine):
         """No prepared statement, LISTEN, lock, temporary table or setting is there for the next client."""
-        factory = async_sessionmaker(make_engine(one_session))
+        engine = make_engine(one_session)
+        factory = async_sessionmaker(engine)
         events = SQLAlchemyEventStore(factory, notify=True)
         documents = SQLAlchemyProjectionStore(factory, allow_auto_ddl=True)
         jobs = SQLAlchemyBackgroundJobRepository(Import, session_factory=factory, notify=True)
@@ -181,6 +182,8 @@ class TestStatements:
         await events.append([an_event(str(n)) for n in range(200)])
         runner = ProjectionRunner(events, counting(), lambda: SQLAlchemyUnitOfWork(factory))
         await runner.catch_up()
+        await rebuild(counting(), factory)  # compares shapes by a temporary table
+        await verify(engine, [TOTALS])
         await documents.bulk_upsert("totals", [{"id": str(n), "seen": n, "note": {"n": n}} for n in range(500)], "id")
         assert len([row async for row in documents.stream("totals")]) == 500
         assert len([event async for event in events.stream_after(0, page_size=50)]) == 200
