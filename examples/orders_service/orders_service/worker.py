@@ -29,6 +29,7 @@ async def work(settings: Settings) -> int:
 def main() -> int:
     """Run with the settings of the environment."""
     logging.basicConfig(level=logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # which otherwise tells how it looks at the database
     try:
         return asyncio.run(work(Settings.from_environment()))
     except SchemaOutOfDateError as error:
