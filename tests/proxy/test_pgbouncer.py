@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import time
 
 import asyncpg
 import pytest
 
 from tests.support import pgbouncer, postgres
+from tests.support.databases import ROOT
 from tests.support.pgbouncer import find_pgbouncer, running_pgbouncer
 
 
@@ -87,3 +91,31 @@ def test_another_proxy_is_refused(monkeypatch):
     monkeypatch.setenv("TEST_POSTGRES_PROXY", "pgbounser")
     with pytest.raises(RuntimeError, match="TEST_POSTGRES_PROXY=pgbounser"):
         pgbouncer.is_wanted()
+
+
+HOLDER = """
+import sys
+import time
+
+from tests.support.pgbouncer import running_pgbouncer
+from tests.support.postgres import Server
+
+with running_pgbouncer(Server(url=sys.argv[1])) as proxy:
+    print(proxy.port, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_owner_takes_it_along(server, pooled):
+    """A SIGKILLed test process ends its PgBouncer."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, server.url], stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        try:
+            port = int(holder.stdout.readline())
+            assert listens(port)
+        finally:
+            holder.kill()
+    deadline = time.monotonic() + 20
+    while listens(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

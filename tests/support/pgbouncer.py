@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -119,7 +120,11 @@ def _start(
     ini.write_text(_CONFIGURATION.format(directory=directory, **settings))
     postgres._give(directory, account)
     options = {"cwd": directory, "start_new_session": True, "stdin": subprocess.DEVNULL}
-    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "preexec_fn": postgres._end_with_parent()}
+    options |= {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "preexec_fn": postgres._end_with_parent(signal.SIGKILL),
+    }
     if account is not None:
         options |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     fork = postgres._forking_thread.submit(lambda: subprocess.Popen([program, ini], **options))

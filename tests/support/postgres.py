@@ -268,7 +268,7 @@ class _PortTakenError(RuntimeError):
     """Another program listens on the port."""
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def _end_with_parent(by: signal.Signals = signal.SIGQUIT) -> Callable[[], None] | None:
     """Return a function for the child that ties its life to ours; None on other systems than Linux.
 
     There an abandoned server ends when the next run has removed its directory: each minute it looks for
@@ -277,11 +277,11 @@ def _end_with_parent() -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl  # found before the fork: afterwards another thread's lock may stay shut
-    parent, sigquit = os.getpid(), int(signal.SIGQUIT)
+    parent, number = os.getpid(), int(by)
 
     def in_child() -> None:
         # subprocess has changed the user by now, which would have cleared it (prctl(2)).
-        prctl(_PR_SET_PDEATHSIG, sigquit, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 

@@ -33,6 +33,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
 )
 from tests.conftest import check_no_leaks
 from tests.support.engines import create_async_engine
+from tests.support.pgbouncer import is_wanted
 
 FIELDS = {
     "id": "VARCHAR(50) PRIMARY KEY",
@@ -244,6 +245,7 @@ async def test_a_full_pool_of_warm_connections_survives(database, engine, store)
         assert [row["points"] for row in await store.find_many("accounts", ["a1"] * 3)] == [5] * 3
 
 
+@pytest.mark.skipif(is_wanted(), reason="statements have no names behind the proxy, and so are never out of date")
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("name", ["text widened", "column dropped"])
 async def test_a_unit_of_work_that_loses_its_transaction_is_told_and_succeeds_when_repeated(
@@ -703,6 +705,7 @@ class Loaded:
     """An object that a session has loaded."""
 
 
+@pytest.mark.skipif(is_wanted(), reason="statements have no names behind the proxy, and so are never out of date")
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_what_a_session_has_loaded_is_not_expired(database, engine, session_factory, reader):
     """Beginning again would make a session forget its objects' values: then the caller is told instead."""
