@@ -95,7 +95,7 @@ class SQLAlchemyProjectionPositionStore:
         values = {"name": name, "new": check_count("position", position)}
         if expected is not None and check_count("expected", expected) > 0:
             values["expected"] = expected
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             database = dialect_of(connection).name
             if expected:
                 statement = _move_on(self._table, database)
@@ -117,7 +117,7 @@ class SQLAlchemyProjectionPositionStore:
     async def reset_position(self, projection_name: str, *, uow: SQLAlchemyUnitOfWork | None = None) -> bool:
         """Forget a projection's position, so that it starts again; returns False when there was none."""
         statement = _reset(self._table)
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             result = await connection.execute(statement, {"name": _check_name(projection_name)})
             return bool(result.rowcount)
 

@@ -86,7 +86,7 @@ class SQLAlchemySnapshotStore:
             "version": check_count("version", version),
             "schema_version": _check_schema_version(schema_version),
         }
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             await connection.execute(save(self._table, dialect_of(connection).name), parameters)
 
     @repeated
@@ -129,7 +129,7 @@ class SQLAlchemySnapshotStore:
     ) -> int:
         """Delete all snapshots of an aggregate, whatever their schema version; return how many they were."""
         parameters = _identified(aggregate_type, aggregate_id)
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             return int((await connection.execute(delete(self._table), parameters)).rowcount)
 
     async def prune(

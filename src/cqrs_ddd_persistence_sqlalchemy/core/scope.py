@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from cqrs_ddd_persistence_sqlalchemy.core.alone import alone, engine_for_single_statements
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     CHANGED,
@@ -17,6 +18,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     begin_for_writing,
     claim_shared_connection,
     release_shared_connection,
+    watch,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork, run_callbacks
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
@@ -89,8 +91,12 @@ class SessionScope:
         self._uow_factory = uow_factory
 
     @asynccontextmanager
-    async def write(self, uow: SQLAlchemyUnitOfWork | None) -> AsyncIterator[AsyncConnection]:
-        """Open the scope of an operation that writes."""
+    async def write(self, uow: SQLAlchemyUnitOfWork | None, *, single: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Open the scope of an operation that writes.
+
+        With `single`, the operation needs no transaction of its own around it: each of its statements that writes may
+        be committed by itself.
+        """
         unit = self._unit(uow)
         if unit is not None and unit.is_open:
             with unit.used_by_this_task():
@@ -103,12 +109,18 @@ class SessionScope:
                     raise
                 unit.note_write()
         else:
-            async with self._own(unit, write=True) as connection:
+            async with self._own(unit, write=True, single=single) as connection:
                 yield connection
 
     @asynccontextmanager
-    async def read(self, uow: SQLAlchemyUnitOfWork | None) -> AsyncIterator[AsyncConnection]:
-        """Open the scope of an operation that only reads; on its own it takes no write lock."""
+    async def read(
+        self, uow: SQLAlchemyUnitOfWork | None, *, transaction: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
+        """Open the scope of an operation that only reads; on its own it takes no write lock.
+
+        Its statements may see what others commit between them, unless it asks for a transaction and a level of
+        isolation that keeps that out; a cursor needs one, too.
+        """
         unit = self._unit(uow)
         if unit is not None and unit.is_open:
             with unit.used_by_this_task():
@@ -116,7 +128,7 @@ class SessionScope:
                 with _translated_errors(connection):
                     yield connection
         else:
-            async with self._own(unit, write=False) as connection:
+            async with self._own(unit, write=False, single=not transaction) as connection:
                 yield connection
 
     async def notify_after_commit(self, channel: str, uow: SQLAlchemyUnitOfWork | None) -> None:
@@ -172,10 +184,18 @@ class SessionScope:
         return unit
 
     @asynccontextmanager
-    async def _own(self, unit: SQLAlchemyUnitOfWork | None, *, write: bool) -> AsyncIterator[AsyncConnection]:
+    async def _own(
+        self, unit: SQLAlchemyUnitOfWork | None, *, write: bool, single: bool
+    ) -> AsyncIterator[AsyncConnection]:
         given = unit.given_session if unit else None
         factory = (unit.session_factory if unit else None) or self._session_factory
-        if given is not None:
+        engine = engine_for_single_statements(factory) if single and given is None else None
+        if engine is not None:
+            watch(engine.sync_engine)
+            async with alone(engine) as connection:
+                with _translated_errors(connection):
+                    yield connection
+        elif given is not None:
             async with _transaction(given, write=write) as connection:
                 yield connection
         elif factory is not None:

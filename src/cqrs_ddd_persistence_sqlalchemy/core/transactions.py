@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
@@ -43,7 +44,7 @@ def begin_for_reading(session: Session, transaction: SessionTransaction, connect
 def adopt(connection: Connection, session: Session, *, write: bool) -> None:
     """Take over a transaction that the session began before anybody listened: complete it, and notice its failures."""
     session.info.setdefault(_TRANSACTIONS, WeakSet()).add(connection.get_transaction())
-    _watch(connection.engine)
+    watch(connection.engine)
     dialect_of(connection).begin(connection, write=write)
 
 
@@ -53,7 +54,7 @@ def _begin(session: Session, transaction: SessionTransaction, connection: Connec
     # A session bound to a connection in a transaction may have begun a savepoint for its whole transaction.
     outermost = connection.get_nested_transaction() or connection.get_transaction()
     session.info.setdefault(_TRANSACTIONS, WeakSet()).add(outermost)
-    _watch(connection.engine)
+    watch(connection.engine)
     if connection.in_nested_transaction():
         return
     _refuse_autocommit(connection)
@@ -68,7 +69,8 @@ def _refuse_autocommit(bind: Connection | Engine) -> None:
         )
 
 
-def _watch(engine: Engine) -> None:
+def watch(engine: Engine) -> None:
+    """Note what fails on an engine's connections, from now on."""
     if engine not in _watched:
         event.listen(engine, "handle_error", _note_failure)
         event.listen(engine, "release_savepoint", _note_release)
@@ -118,6 +120,8 @@ def has_failed(session: AsyncSession) -> bool:
 def is_spoilt(connection: AsyncConnection) -> bool:
     """Tell whether a statement failed in the connection's transaction and no rollback to a savepoint undid it."""
     sync = connection.sync_connection
+    if sync is not None and is_alone(connection):
+        return sync.invalidated  # no statement takes another along
     transaction = sync and (sync.get_nested_transaction() or sync.get_transaction())
     return transaction is None or transaction in _failed
 

@@ -100,7 +100,7 @@ class ClaimedJobs(TakenJobs[Job]):
             "seconds": _seconds("lease", lease),
             **_progress(claim.job),
         }
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             statement = statements.renew(self._rows.table, connection.dialect.name)
             row = (await connection.execute(statement, values)).one_or_none()
             if row is None:

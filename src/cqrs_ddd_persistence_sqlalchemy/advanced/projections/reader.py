@@ -188,7 +188,7 @@ class ProjectionReader:
         """Begin what `work` begins to read; leaving the stack ends it."""
         check_identifier(name, kind="table")
         async with AsyncExitStack() as stack:
-            connection = await stack.enter_async_context(self._scope.read(uow))
+            connection = await stack.enter_async_context(self._scope.read(uow, transaction=True))
             result = await self._healed(connection, name, work)
             stack.push_async_callback(result.close)
             return stack.pop_all(), result
@@ -205,7 +205,7 @@ class ProjectionReader:
     ) -> T:
         """Do an operation's work in the transaction it belongs to, with the collection as it is."""
         check_identifier(name, kind="table")
-        async with self._scope.write(uow) if write else self._scope.read(uow) as connection:
+        async with self._scope.write(uow, single=True) if write else self._scope.read(uow) as connection:
             return await self._healed(connection, name, work)
 
     async def _healed(self, connection: AsyncConnection, name: str, work: Work[T], id_column: str | None = None) -> T:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards, parameter
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
@@ -114,7 +115,7 @@ async def violations_named(
         always: make a savepoint even where only the key is unique, so that the block writes all or nothing.
     """
     try:
-        if always or collection.has_unique:
+        if always or (collection.has_unique and not is_alone(connection)):
             async with connection.begin_nested():
                 yield
         else:

@@ -67,7 +67,7 @@ class Leases:
             statement = _taken(self._table, connection.dialect.name)
             if await connection.scalar(statement, {"name": self._name, "asking": self._owner}):
                 return None
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             statement = _acquire(self._table, connection.dialect.name)
             values = {"name": self._name, "asking": self._owner, "seconds": self._seconds}
             row = (await connection.execute(statement, values)).one_or_none()
@@ -86,7 +86,7 @@ class Leases:
         Raises:
             LeaseLostError: somebody has taken over, or paused the projection.
         """
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             statement = _renew(self._table, connection.dialect.name, forget=forget)
             values = {"name": self._name, "held": lease.token, "seconds": self._seconds}
             self._must_be_mine((await connection.execute(statement, values)).rowcount)
@@ -95,7 +95,7 @@ class Leases:
         """Give the lease back, unless it is lost."""
         table = self._table
         statement = sa.update(table).values(owner=None, lease_until=None)
-        async with self._scope.write(None) as connection:
+        async with self._scope.write(None, single=True) as connection:
             await connection.execute(statement.where(*_mine(table, lease)))
 
     async def note_failure(self, lease: Lease, position: int, error: str) -> int:
@@ -112,7 +112,7 @@ class Leases:
             .values(failures=again, error=shortened(error), error_position=position)
             .returning(table.c.failures)
         )
-        async with self._scope.write(None) as connection:
+        async with self._scope.write(None, single=True) as connection:
             failures = await connection.scalar(statement)
             self._must_be_mine(failures)
             return int(failures or 0)
@@ -122,7 +122,7 @@ class Leases:
         table = self._table
         statement = sa.update(table).values(error=shortened(error), error_position=None, failures=0)
         statement = statement.where(table.c.projection_name == self._name, table.c.failures == 0)
-        async with self._scope.write(None) as connection:
+        async with self._scope.write(None, single=True) as connection:
             free = _free(table, connection.dialect.name)  # not where another owner has no trouble
             await connection.execute(statement.where(free), {"asking": self._owner})
 
@@ -133,7 +133,7 @@ class Leases:
             LeaseLostError: as for `renew`.
         """
         table = self._table
-        async with self._scope.write(None) as connection:
+        async with self._scope.write(None, single=True) as connection:
             now = dialect_of(connection).now
             statement = sa.update(table).values(paused_at=now, owner=None, lease_until=None)
             self._must_be_mine((await connection.execute(statement.where(*_mine(table, lease)))).rowcount)

@@ -61,6 +61,9 @@ class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
     #: How many digits of a decimal a column holds without loss; None for all that its type declares.
     exact_decimal_digits: int | None = None
 
+    #: Whether a statement without BEGIN and COMMIT around it is faster, by two round trips.
+    has_cheap_single_statements: bool
+
     @abstractmethod
     def configure(self, engine: Engine) -> None:
         """Apply the recommended settings to an engine that has not connected yet."""

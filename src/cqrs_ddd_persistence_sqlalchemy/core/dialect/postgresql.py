@@ -42,6 +42,7 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
     """What PostgreSQL does its own way."""
 
     name = "postgresql"
+    has_cheap_single_statements = True
     catalogue = PostgreSQLCatalogue()
     now: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
 

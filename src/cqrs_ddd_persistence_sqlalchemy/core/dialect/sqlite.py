@@ -35,6 +35,7 @@ class SQLite(SQLiteMigrations, SQLiteReplacing, SQLiteRunning, DatabaseDialect):
     """What SQLite does its own way."""
 
     name = "sqlite"
+    has_cheap_single_statements = False
     catalogue = SQLiteCatalogue()
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
     # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.

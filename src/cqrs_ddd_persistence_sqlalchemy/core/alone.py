@@ -1,0 +1,62 @@
+"""Statements that are a transaction by themselves: without BEGIN and COMMIT, two round trips less."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+# The same engine and pool under another isolation level: set as the connection is taken, it costs next to nothing.
+_alone: WeakKeyDictionary[AsyncEngine, AsyncEngine] = WeakKeyDictionary()
+_UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
+# Listeners of the class are seen through any instance.
+_session = Session()
+
+
+def engine_for_single_statements(session_factory: object) -> AsyncEngine | None:
+    """Return the engine of a factory whose sessions add nothing to a single statement; None where one may.
+
+    An application may have said what is to happen as transactions begin: which tenant's rows are seen (SET LOCAL in a
+    listener), at which isolation level. Outside of a transaction that would be lost.
+    """
+    if not isinstance(session_factory, async_sessionmaker):
+        return None
+    engine = session_factory.kw.get("bind")
+    if not isinstance(engine, AsyncEngine) or not dialect_of(engine).has_cheap_single_statements:
+        return None
+    sync: Any = engine.sync_engine
+    is_plain = (
+        session_factory.class_ is AsyncSession
+        and session_factory.kw.keys() <= _UNDERSTOOD
+        and not _session.dispatch.after_begin
+        and not sync.dispatch.begin
+        and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
+        and "isolation_level" not in sync.get_execution_options()
+    )
+    return engine if is_plain else None
+
+
+@asynccontextmanager
+async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Give a connection on which each statement is committed by itself."""
+    own = _alone.get(engine)
+    if own is None:
+        own = _alone[engine] = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with own.connect() as connection:
+        yield connection
+
+
+def is_alone(connection: AsyncConnection) -> bool:
+    """Tell whether each statement on the connection is committed by itself, so that no other can be lost with it."""
+    sync = connection.sync_connection
+    return sync is not None and sync.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
