@@ -17,7 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
     SQLAlchemyProjectionStore,
     SQLAlchemySnapshotStore,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_for_single_statements
+from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
 from tests.support.engines import create_async_engine
 
 ACCOUNTS = ProjectionSchema("accounts", [("id", "TEXT PRIMARY KEY"), ("email", "TEXT UNIQUE"), ("balance", "INTEGER")])
@@ -121,24 +121,24 @@ def test_factories_that_add_something_keep_their_transactions(database):
         """Make sessions in a way that nobody can look into."""
         return plain()
 
-    assert engine_for_single_statements(plain) is engine
-    assert engine_for_single_statements(of_their_own) is None
-    assert engine_for_single_statements(async_sessionmaker(engine, class_=Special)) is None
-    assert engine_for_single_statements(async_sessionmaker(engine, twophase=True)) is None
-    assert engine_for_single_statements(async_sessionmaker()) is None
+    assert engine_without_sessions(plain) is engine
+    assert engine_without_sessions(of_their_own) is None
+    assert engine_without_sessions(async_sessionmaker(engine, class_=Special)) is None
+    assert engine_without_sessions(async_sessionmaker(engine, twophase=True)) is None
+    assert engine_without_sessions(async_sessionmaker()) is None
     serializable = engine.execution_options(isolation_level="SERIALIZABLE")
-    assert engine_for_single_statements(async_sessionmaker(serializable)) is None
+    assert engine_without_sessions(async_sessionmaker(serializable)) is None
     strict = create_async_engine(database.url, isolation_level="SERIALIZABLE")
-    assert engine_for_single_statements(async_sessionmaker(strict)) is None
-    assert engine_for_single_statements(async_sessionmaker(create_async_engine("sqlite+aiosqlite://"))) is None
+    assert engine_without_sessions(async_sessionmaker(strict)) is None
+    assert engine_without_sessions(async_sessionmaker(create_async_engine("sqlite+aiosqlite://"))) is None
     sa.event.listen(Session, "after_begin", set_tenant)
     try:
-        assert engine_for_single_statements(plain) is None
+        assert engine_without_sessions(plain) is None
     finally:
         sa.event.remove(Session, "after_begin", set_tenant)
-    assert engine_for_single_statements(plain) is engine
+    assert engine_without_sessions(plain) is engine
     sa.event.listen(engine.sync_engine, "begin", set_tenant)
-    assert engine_for_single_statements(plain) is None
+    assert engine_without_sessions(plain) is None
 
 
 async def test_a_tenant_that_a_listener_sets_is_set(engine, session_factory):

@@ -1,4 +1,4 @@
-"""Statements that are a transaction by themselves: without BEGIN and COMMIT, two round trips less."""
+"""Operations without a session: in a transaction of a connection, or in none where a statement is one by itself."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
 _session = Session()
 
 
-def engine_for_single_statements(session_factory: object) -> AsyncEngine | None:
-    """Return the engine of a factory whose sessions add nothing to a single statement; None where one may.
+def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
+    """Return the engine of a factory whose sessions add nothing to what a store does; None where one may.
 
     An application may have said what is to happen as transactions begin: which tenant's rows are seen (SET LOCAL in a
-    listener), at which isolation level. Outside of a transaction that would be lost.
+    listener), at which isolation level. That would be lost. On SQLite sessions stay: there a transaction costs nothing.
     """
     if not isinstance(session_factory, async_sessionmaker):
         return None
@@ -54,6 +54,16 @@ async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         own = _alone[engine] = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with own.connect() as connection:
         yield connection
+
+
+@asynccontextmanager
+async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[AsyncConnection]:
+    """Give a connection in a transaction, which is committed in the end, or rolled back where nothing is written."""
+    async with engine.connect() as connection:
+        await connection.begin()
+        yield connection
+        if write:
+            await connection.commit()
 
 
 def is_alone(connection: AsyncConnection) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.events import StoredEvent
+from cqrs_ddd_persistence_sqlalchemy.core.event_objects import changed
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
@@ -46,13 +47,12 @@ class AppendPlan:
             for name in ("event_id", "aggregate_id", "event_type"):
                 check_id(name, getattr(event, name), max_length=255)
             check_aware("occurred_at", event.occurred_at)
-        self.events = [
-            event.model_copy(
-                update={
-                    "payload": to_document(event.payload, f"payload of {event.event_type}"),
-                    "metadata": to_document(event.metadata, f"metadata of {event.event_type}"),
-                }
-            )
+        self.events = events
+        self._documents = [
+            {
+                "payload": to_document(event.payload, f"payload of {event.event_type}"),
+                "metadata": to_document(event.metadata, f"metadata of {event.event_type}"),
+            }
             for event in events
         ]
         self.streams: dict[str, _Stream] = {}
@@ -75,8 +75,7 @@ class AppendPlan:
                     "aggregate_id": event.aggregate_id,
                     "aggregate_type": event.aggregate_type,
                     "event_type": event.event_type,
-                    "payload": event.payload,
-                    "metadata": event.metadata,
+                    **documents,
                     "occurred_at": json_time(event.occurred_at),
                     "correlation_id": event.correlation_id,
                     "causation_id": event.causation_id,
@@ -85,7 +84,9 @@ class AppendPlan:
                     "row_in_stream": row_in_stream,
                     "stream_version": self.streams[event.aggregate_id].version,
                 }
-                for row_number, (event, row_in_stream) in enumerate(zip(self.events, self._numbers, strict=True))
+                for row_number, (event, documents, row_in_stream) in enumerate(
+                    zip(self.events, self._documents, self._numbers, strict=True)
+                )
             ]
         )
 
@@ -95,13 +96,13 @@ class AppendPlan:
         if len(found) < len(self.events):
             return None
         stored = []
-        for event in self.events:
+        for event, documents in zip(self.events, self._documents, strict=True):
             row = found[event.event_id]
             if event.position not in (None, row.position):
                 self._positions_assigned = [found[each.event_id].position for each in self.events]
                 return None
-            update = {"version": row.version, "position": row.position, "recorded_at": row.recorded_at}
-            stored.append(event.model_copy(update=update))
+            assigned = {"version": row.version, "position": row.position, "recorded_at": row.recorded_at}
+            stored.append(changed(event, documents | assigned))
         return stored
 
     def check_versions(self, actual: Mapping[str, int]) -> None:

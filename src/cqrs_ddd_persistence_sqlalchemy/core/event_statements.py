@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named
+from cqrs_ddd_persistence_sqlalchemy.core.event_objects import FIELDS
 
 
 @lru_cache(maxsize=1024)
@@ -48,9 +49,15 @@ def append_statement(table: sa.Table, dialect_name: str) -> sa.Insert:
 
 
 @lru_cache(maxsize=1024)
+def select_events(table: sa.Table) -> sa.Select[Any]:
+    """Read whole events."""
+    return sa.select(*(table.c[name] for name in FIELDS))
+
+
+@lru_cache(maxsize=1024)
 def read_after(table: sa.Table, *, bounded: bool, types: tuple[bool, bool]) -> sa.Select[Any]:
     """Read the events above `after`: up to `bound`, and of some `event_types` or `aggregate_types`, if so wanted."""
-    statement = sa.select(table).where(table.c.position > sa.bindparam("after"))
+    statement = select_events(table).where(table.c.position > sa.bindparam("after"))
     if bounded:
         statement = statement.where(table.c.position <= sa.bindparam("bound"))
     for wanted, name in zip(types, ("event_type", "aggregate_type"), strict=True):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after
+from cqrs_ddd_persistence_sqlalchemy.core.event_objects import restored
+from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after, select_events
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from cqrs_ddd_advanced_core.events import StoredEvent
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
 
 
@@ -100,12 +101,12 @@ class SQLAlchemyEventStore:
         check_id("aggregate_id", aggregate_id, max_length=ID_LENGTH)
         check_count("after_version", after_version)
         table = self._table
-        statement = sa.select(table).where(table.c.aggregate_id == aggregate_id, table.c.version > after_version)
+        statement = select_events(table).where(table.c.aggregate_id == aggregate_id, table.c.version > after_version)
         statement = statement.order_by(table.c.version)
         if limit is not None:
             statement = statement.limit(check_count("limit", limit))
         async with self._scope.read(uow) as connection:
-            return _stored(await connection.execute(statement))
+            return restored((await connection.execute(statement)).all())
 
     @repeated
     async def get_events_after(
@@ -142,7 +143,7 @@ class SQLAlchemyEventStore:
                 "aggregate_types": _names("aggregate_types", aggregate_types),
             }
             wanted = {name: value for name, value in parameters.items() if value is not None}
-            return _stored(await connection.execute(statement, wanted))
+            return restored((await connection.execute(statement, wanted)).all())
 
     async def stream_after(
         self,
@@ -266,8 +267,3 @@ def _chunks(values: list[str], size: int = 1000) -> Iterable[list[str]]:
 
 def _is_deadlock(error: DBAPIError) -> bool:
     return any(dialect.is_deadlock(error) for dialect in DIALECTS.values())
-
-
-def _stored(rows: Iterable[sa.Row[Any]]) -> list[StoredEvent]:
-    # What the table holds was validated when it was appended.
-    return [StoredEvent.model_construct(**row._mapping) for row in rows]  # noqa: SLF001  (a Row's documented mapping)

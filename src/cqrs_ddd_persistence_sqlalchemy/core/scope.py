@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_persistence_sqlalchemy.core.alone import alone, engine_for_single_statements
+from cqrs_ddd_persistence_sqlalchemy.core.alone import alone, engine_without_sessions, in_transaction
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     CHANGED,
@@ -189,10 +189,10 @@ class SessionScope:
     ) -> AsyncIterator[AsyncConnection]:
         given = unit.given_session if unit else None
         factory = (unit.session_factory if unit else None) or self._session_factory
-        engine = engine_for_single_statements(factory) if single and given is None else None
+        engine = engine_without_sessions(factory) if given is None else None
         if engine is not None:
             watch(engine.sync_engine)
-            async with alone(engine) as connection:
+            async with alone(engine) if single else in_transaction(engine, write=write) as connection:
                 with _translated_errors(connection):
                     yield connection
         elif given is not None:

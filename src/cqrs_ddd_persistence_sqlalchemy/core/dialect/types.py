@@ -58,6 +58,10 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
             raise ValueError(f"naive datetime {value!r}: give it a time zone, for example datetime.now(UTC)")
         return value.astimezone(UTC)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Leave it as it is where the driver returns UTC by itself."""
+        return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return UTC whatever the session's time zone is."""
         if value is None:
