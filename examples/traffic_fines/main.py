@@ -21,12 +21,11 @@ from generated_events import GeneratedEvents
 from projection import fines_by_case
 from read_models import fines
 from report import print_totals, progress_bars
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from totals import Totals, Work, read_totals
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, async_url, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import (
     ProjectionRunner,
     SQLAlchemyProjectionPositionStore,
@@ -49,7 +48,6 @@ IMPORT = "traffic_fines.import"
 # A run that was killed keeps the next one waiting for so long.
 LEASE = timedelta(seconds=3)
 DEFAULT_URL = "sqlite+aiosqlite:///traffic_fines.db"
-_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
 class RunError(Exception):
@@ -177,9 +175,7 @@ def _batches(events: Iterator[StoredEvent], size: int) -> Iterator[list[StoredEv
 
 def _open(url: str) -> AsyncEngine:
     try:
-        parsed = make_url(url)
-        driver = _ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername)
-        return configure_engine(create_async_engine(parsed.set(drivername=driver)))
+        return configure_engine(create_async_engine(async_url(url)))
     except (ArgumentError, InvalidRequestError, ImportError, PersistenceError, ValueError) as error:
         raise RunError(
             "the database URL cannot be used: write it like sqlite:///file.db or postgresql://user:password@host/name"

@@ -7,7 +7,15 @@ from cqrs_ddd_persistence_sqlalchemy.core import (
     SQLAlchemyEventStore,
     SQLAlchemyRepository,
     SQLAlchemyUnitOfWork,
+    async_url,
     configure_engine,
 )
 
-__all__ = ["SQLAlchemyEventStore", "SQLAlchemyRepository", "SQLAlchemyUnitOfWork", "SagaStateModel", "configure_engine"]
+__all__ = [
+    "SQLAlchemyEventStore",
+    "SQLAlchemyRepository",
+    "SQLAlchemyUnitOfWork",
+    "SagaStateModel",
+    "async_url",
+    "configure_engine",
+]

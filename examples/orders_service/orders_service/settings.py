@@ -6,12 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from sqlalchemy.engine import URL, make_url
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,3 @@ class Settings:
         if with_workers not in {"yes", "no"}:
             raise ValueError(f"WITH_WORKERS is {with_workers!r}: say yes or no")
         return cls(environment.get("DATABASE_URL", cls.database_url), with_workers == "yes")
-
-    @property
-    def async_url(self) -> URL:
-        """The database's URL with the driver that SQLAlchemy's async engine needs."""
-        url = make_url(self.database_url)
-        return url.set(drivername=_ASYNC_DRIVERS.get(url.drivername, url.drivername))

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine, schema
+from cqrs_ddd_persistence_sqlalchemy import (
+    SQLAlchemyEventStore,
+    SQLAlchemyUnitOfWork,
+    async_url,
+    configure_engine,
+    schema,
+)
 from cqrs_ddd_persistence_sqlalchemy.advanced import (
     SQLAlchemyBackgroundJobRepository,
     SQLAlchemyProjectionPositionStore,
@@ -71,7 +77,7 @@ async def open_parts(settings: Settings, outside: Outside | None = None) -> Asyn
     Raises:
         SchemaOutOfDateError: it is not; the message has the command to run.
     """
-    engine = configure_engine(create_async_engine(settings.async_url))
+    engine = configure_engine(create_async_engine(async_url(settings.database_url)))
     try:
         parts = _build(engine, outside or Outside())
         await parts.verify()

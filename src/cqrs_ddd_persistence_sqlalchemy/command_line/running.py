@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, configure_engine
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, async_url, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 from cqrs_ddd_persistence_sqlalchemy.schema.configuration import (
     ConfigurationError,
@@ -18,7 +18,6 @@ from cqrs_ddd_persistence_sqlalchemy.schema.configuration import (
     configured_url,
     load_config,
 )
-from cqrs_ddd_persistence_sqlalchemy.schema.urls import async_url
 
 if TYPE_CHECKING:
     import argparse

@@ -11,12 +11,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from cqrs_ddd_persistence_sqlalchemy.schema.urls import DEFAULT_URL, async_url
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import async_url
 
 if TYPE_CHECKING:
     import argparse
 
     from sqlalchemy.engine import URL
+
+DEFAULT_URL = "sqlite+aiosqlite:///app.db"
 
 #: What is wrong with a configuration, under a name for those who do not import alembic.
 ConfigurationError = CommandError
@@ -76,5 +78,8 @@ def configured_url(config: Config, given: str | None, option: str) -> URL:
         (config.get_alembic_option("sqlalchemy.url"), "sqlalchemy.url in the configuration"),
     ):
         if text:
-            return async_url(text, source)
-    return async_url(DEFAULT_URL, "the default")
+            try:
+                return async_url(text, source)
+            except ValueError as error:
+                raise CommandError(str(error)) from None
+    return async_url(DEFAULT_URL)

@@ -28,6 +28,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     portable_literal,
     prepare_for_reflection,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.urls import async_url
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "TableDescription",
     "TableRef",
     "UTCDateTime",
+    "async_url",
     "beside",
     "configure_engine",
     "dialect_named",

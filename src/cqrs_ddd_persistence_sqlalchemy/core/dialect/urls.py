@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from alembic.util import CommandError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS
-
-DEFAULT_URL = "sqlite+aiosqlite:///app.db"
 
 _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
@@ -17,28 +12,28 @@ _DRIVERS = {
 }
 
 
-def async_url(text: str, source: str) -> URL:
-    """Return the URL with an async driver.
+def async_url(text: str, source: str = "") -> URL:
+    """Return a database URL with an async driver: `create_async_engine(async_url(os.environ["DATABASE_URL"]))`.
 
     Args:
-        text: such as `postgresql://user:secret@host/name?sslmode=require` or `sqlite:///app.db`.
+        text: such as `postgresql://user:secret@host/name?sslmode=require` or `sqlite:///app.db`; a driver may be named.
         source: where it was found, for errors; the text itself may hold a password and is not repeated.
 
     Raises:
-        CommandError: when it is malformed, or names a database or driver that is not supported.
+        ValueError: it is malformed, or names a database or driver that is not supported.
     """
+    which = f"the database URL of {source}" if source else "the database URL"
     try:
         url = make_url(text.strip())
     except (ArgumentError, ValueError):
-        raise CommandError(
-            f"cannot read the database URL of {source}: "
-            "write it like postgresql://user:password@host:5432/name or sqlite:///app.db"
+        raise ValueError(
+            f"cannot read {which}: write it like postgresql://user:password@host:5432/name or sqlite:///app.db"
         ) from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     if url.drivername not in _DRIVERS.values():
-        raise CommandError(
-            f"the database URL of {source} names the driver {url.drivername!r}: use {' or '.join(DIALECTS)} "
-            "(postgresql+asyncpg, sqlite+aiosqlite)"
+        raise ValueError(
+            f"{which} names the driver {url.drivername!r}: use postgresql or sqlite (postgresql+asyncpg, "
+            "sqlite+aiosqlite)"
         )
     return _libpq_options(url)
 

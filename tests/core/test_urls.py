@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from cqrs_ddd_persistence_sqlalchemy.schema.urls import async_url
+from cqrs_ddd_persistence_sqlalchemy import async_url
 from tests.support.command_line import copy_repository, run, succeed, tables
 
 AWKWARD_PASSWORD = "p@ss:w/ord?100%#&="
@@ -71,7 +70,7 @@ def test_passwords_with_special_characters_arrive():
 )
 def test_what_is_no_url_is_refused_without_repeating_it(text):
     """A text that is no URL is refused by the place where it was found, and with examples."""
-    with pytest.raises(CommandError) as refused:
+    with pytest.raises(ValueError) as refused:
         async_url(text, "DATABASE_URL")
     assert str(refused.value) == (
         "cannot read the database URL of DATABASE_URL: "
@@ -84,7 +83,7 @@ def test_what_is_no_url_is_refused_without_repeating_it(text):
 )
 def test_other_drivers_are_refused_by_name(driver):
     """A database or a driver that is not supported is named, beside those that are."""
-    with pytest.raises(CommandError) as refused:
+    with pytest.raises(ValueError) as refused:
         async_url(f"{driver}://user:s3cret@host/name", "-x url=")
     assert str(refused.value) == (
         f"the database URL of -x url= names the driver {driver!r}: use postgresql or sqlite "
