@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from cqrs_ddd_persistence_sqlalchemy import schema as library_schema
 from tests.schema.test_revisions import EVERYTHING
 from tests.support.command_line import (
     APPEND,
@@ -188,6 +191,13 @@ def of_library(texts: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def postgresql_database(databases):
+    """An empty PostgreSQL database."""
+    with databases.fresh("postgresql", migrated=False) as fresh:
+        yield fresh
+
+
+@pytest.fixture
 def reference(databases, empty_database):
     """A database of the same kind that the library's own environment has migrated."""
     with databases.fresh(empty_database.kind) as migrated:
@@ -319,6 +329,33 @@ def test_calls_that_make_no_sense_are_refused(application, empty_database, call,
     assert script.returncode != 0
     assert said in script.stdout + script.stderr
     assert "cqrs_" not in script.stdout.partition("FAILED")[0]
+
+
+def test_a_table_of_the_librarys_name_is_refused(application, empty_database):
+    """A table of the application's that has the name of one of the library's is named in one line, and stays."""
+    execute(empty_database, "CREATE TABLE jobs (id INTEGER)")
+    assert follow(application)[0] == 0
+    message = fail("upgrade", "head", cwd=application, url=empty_database.dsn)
+    assert "table 'jobs' is in the database already" in message
+    assert "The library needs that name for a table of its own: rename yours before" in message
+    assert tables(empty_database) <= {"jobs", "alembic_version"}
+
+
+async def test_the_lock_is_released_under_another_search_path(postgresql_database):
+    """A search path that changes under the lock, as an env.py for tenants may do it, leaves no lock on the session."""
+    engine = create_async_engine(postgresql_database.url, pool_size=1, max_overflow=0)
+
+    def migrate(connection) -> None:
+        with library_schema.migration_lock(connection):
+            connection.execute(sa.text("CREATE SCHEMA tenant_a"))
+            connection.execute(sa.text("SET search_path = tenant_a"))
+
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    async with engine.connect() as connection:
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        assert await connection.scalar(sa.text(held)) == 0
+    await engine.dispose()
 
 
 def test_many_at_once_all_succeed(following, empty_database):

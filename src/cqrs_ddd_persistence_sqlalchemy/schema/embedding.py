@@ -17,6 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import PortableArray
 from cqrs_ddd_persistence_sqlalchemy.schema import rendering
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, library_revisions
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
+from cqrs_ddd_persistence_sqlalchemy.schema.errors import schema_errors_in_one_line
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import check_collection
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("alembic.cqrs_ddd_persistence_sqlalchemy")
 
 _OWN_TABLES = LIBRARY_TABLES | {LIBRARY_VERSION_TABLE}
+_RENAME = "The library needs that name for a table of its own: rename yours before"
 _versions = sa.table(LIBRARY_VERSION_TABLE, sa.column("version_num", sa.String(32)))
 
 
@@ -151,7 +153,7 @@ def _moving(*, at: str | None, to: str | None) -> Iterator[bool]:
         yield True
         return
     connection = op.get_bind()
-    with migration_lock(connection):
+    with migration_lock(connection), schema_errors_in_one_line(connection, existing=_RENAME):
         version_table = {"version_table": LIBRARY_VERSION_TABLE}
         heads = MigrationContext.configure(connection, opts=version_table).get_current_heads()
         found = ", ".join(heads) or None

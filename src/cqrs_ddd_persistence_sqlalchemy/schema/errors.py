@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+_ADOPT = (
+    "If it is a projection's that ensure_collection made, adopt it with: alembic stamp <revision> (docs/migrations.md)"
+)
+
 
 @contextmanager
 def connection_errors_in_one_line(engine: AsyncEngine) -> Iterator[None]:
@@ -37,8 +41,12 @@ def connection_errors_in_one_line(engine: AsyncEngine) -> Iterator[None]:
 
 
 @contextmanager
-def schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
+def schema_errors_in_one_line(connection: Connection, *, existing: str = _ADOPT) -> Iterator[None]:
     """Say what keeps the database from doing what a revision wants.
+
+    Args:
+        connection: of the migration.
+        existing: what to do about a table that is there already.
 
     Raises:
         CommandError: with what to do; errors of other kinds pass through.
@@ -62,6 +70,6 @@ def schema_errors_in_one_line(connection: Connection) -> Iterator[None]:
         if table is None:
             raise
         raise CommandError(
-            f"table {table!r} is in the database already (or an index of that name), but no revision made it. If it is "
-            "a projection's that ensure_collection made, adopt it with: alembic stamp <revision> (docs/migrations.md)"
+            f"table {table!r} is in the database already (or an index of that name), but no revision made it. "
+            f"{existing}"
         ) from error

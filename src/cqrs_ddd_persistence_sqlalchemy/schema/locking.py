@@ -50,6 +50,10 @@ def migration_lock(
     joined = connection.in_transaction()
     if not joined:
         _refuse_proxy(connection, allowed=allow_proxy)
+    if schema is None:  # now: a revision may change the search path, and the lock must be found again to release it
+        schema = dialect.default_schema(connection)
+        if not joined:
+            connection.rollback()
     give_up = time.monotonic() + wait_seconds
     waits = False
     while not dialect.try_migration_lock(connection, joined=joined, schema=schema):

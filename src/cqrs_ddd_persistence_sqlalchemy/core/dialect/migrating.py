@@ -63,6 +63,10 @@ class MigratingDialect(ABC):
         """
 
     @abstractmethod
+    def default_schema(self, connection: Connection) -> str | None:
+        """Return the schema in which unqualified names are made now; None where there are no schemas."""
+
+    @abstractmethod
     def try_migration_lock(self, connection: Connection, *, joined: bool, schema: str | None = None) -> bool:
         """Try once to become the only migration of this database and schema; never wait long, never block.
 

@@ -65,6 +65,10 @@ class PostgreSQLMigrations(MigratingDialect):
         connection.execute(sa.text("SELECT set_config('search_path', :path, :local)"), values)
         return str(was)
 
+    def default_schema(self, connection: Connection) -> str | None:
+        """Call current_schema(); '' where the search path names no schema that is there."""
+        return str(connection.scalar(sa.select(_default_schema())))
+
     def try_migration_lock(self, connection: Connection, *, joined: bool, schema: str | None = None) -> bool:
         """Poll an advisory lock of this database and schema.
 
@@ -127,8 +131,12 @@ class PostgreSQLMigrations(MigratingDialect):
         return f"{type(error).__name__}: {error}" if isinstance(error, expected) else None
 
 
+def _default_schema() -> sa.ColumnElement[str]:
+    return sa.func.coalesce(sa.func.current_schema(), "")
+
+
 def _lock_key(schema: str | None) -> tuple[sa.ColumnElement[int], sa.ColumnElement[int]]:
-    name = sa.func.coalesce(sa.func.current_schema(), "") if schema is None else sa.literal(schema, sa.Text)
+    name = _default_schema() if schema is None else sa.literal(schema, sa.Text)
     return sa.literal(_MIGRATION_LOCK, sa.Integer), sa.func.hashtext(name)
 
 

@@ -64,6 +64,10 @@ class SQLiteMigrations(MigratingDialect):
         """Refuse; whoever comes here has not looked at `has_schemas`."""
         raise NotImplementedError("SQLite has no search path")
 
+    def default_schema(self, connection: Connection) -> str | None:
+        """Return None: there are no schemas."""
+        return None
+
     def try_migration_lock(self, connection: Connection, *, joined: bool, schema: str | None = None) -> bool:
         """Begin the transaction of the whole run with the write lock, which keeps every other writer out.
 
