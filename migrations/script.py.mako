@@ -1,7 +1,12 @@
 <%
     if records is UNDEFINED:
         if config.cmd_opts is not None and config.cmd_opts.x:
-            raise ValueError("set 'revision_environment = true' in alembic.ini: -x needs the environment to run")
+            import sys
+
+            # Alembic says of any error here that the template failed, and no more.
+            needed = "-x needs the environment: set revision_environment = true in alembic.ini, or in [tool.alembic]"
+            print(f"{needed} of pyproject.toml", file=sys.stderr)
+            raise ValueError(needed)
         record, render = {"projections": (), "schemas": {}}, str
     else:
         record, render = records.get(up_revision, {"projections": (), "schemas": {}}), finished
@@ -51,7 +56,7 @@ schemas = {
 % endfor
 }
 % endif
-% if "DeclaredType(" in f"{upgrades}{downgrades}":
+% if "DeclaredType(" in f"{upgrades or ''}{downgrades or ''}":
 
 
 class DeclaredType(sa.types.UserDefinedType[object]):

@@ -320,6 +320,11 @@ def test_three_lines_are_enough(application, empty_database, name):
     assert succeed("check", cwd=application, url=url) == "No new upgrade operations detected.\n"
     assert succeed("history", cwd=application, url=url).endswith("create both.\n")
     assert "(head)" in succeed("current", cwd=application, url=url)
+    succeed("revision", "-m", "by hand", cwd=application, url=url)
+    succeed("upgrade", "head", cwd=application, url=url)
+    done = run("-x", "projection=read_models:orders", "revision", "-m", "x", cwd=application, url=url)
+    assert (done.returncode, len(revision_files(application))) == (255, 2)
+    assert "set revision_environment = true in alembic.ini, or in [tool.alembic] of pyproject.toml" in done.stderr
     succeed("downgrade", "base", cwd=application, url=url)
     assert tables(empty_database) == LIBRARY_TABLES | {"alembic_version"}
 

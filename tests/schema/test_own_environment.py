@@ -409,3 +409,26 @@ def test_the_librarys_own_environment_needs_no_revision(tmp_path):
     assert "this environment is the library's" in said
     assert "run: alembic upgrade head" in said
     assert list((folder / "versions").iterdir()) == []
+
+
+def test_an_env_that_does_not_look_at_a_schema_says_so(following, empty_database):
+    """`-x schema=` is refused where env.py does not pass it on, instead of migrating another schema."""
+    message = fail("-x", "schema=tenant_a", "upgrade", "head", cwd=following, url=empty_database.dsn)
+    assert "-x schema= is given, and this env.py does not look at it: nothing is migrated" in message
+    assert tables(empty_database) <= {"alembic_version"}
+
+
+def test_an_environment_of_ones_own_can_have_tenants(following, databases):
+    """Where env.py passes `-x schema=` on, the tenant's schema gets everything and the default one stays empty."""
+    env = following / "migrations" / "env.py"
+    tenant = 'context.get_x_argument(as_dictionary=True).get("schema")'
+    env.write_text(
+        env.read_text().replace("migration_lock(connection)", f"migration_lock(connection, schema={tenant})")
+    )
+    with databases.fresh("postgresql", migrated=False) as postgresql:
+        for name in ("tenant_a", "Tenant_b"):
+            succeed("-x", f"schema={name}", "upgrade", "head", cwd=following, url=postgresql.dsn)
+            found = column(postgresql, f"SELECT tablename FROM pg_tables WHERE schemaname = '{name}'")
+            assert set(found) == LIBRARY_TABLES | OWN_TABLES
+            assert succeed("-x", f"schema={name}", "check", cwd=following, url=postgresql.dsn) == NO_CHANGES
+        assert tables(postgresql) == set()

@@ -7,10 +7,10 @@ from cqrs_ddd_persistence_sqlalchemy.schema.embedding import (
     compare_type,
     downgrade,
     include_name,
+    migration_lock,
     render_item,
     upgrade,
 )
-from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
 from cqrs_ddd_persistence_sqlalchemy.schema.rebuilding import abandon_rebuild, rebuild
 from cqrs_ddd_persistence_sqlalchemy.schema.rendering import DeclaredType
 from cqrs_ddd_persistence_sqlalchemy.schema.verification import verify

@@ -14,11 +14,11 @@ from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import PortableArray
-from cqrs_ddd_persistence_sqlalchemy.schema import rendering
+from cqrs_ddd_persistence_sqlalchemy.schema import locking, rendering
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, library_revisions
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import schema_errors_in_one_line
-from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
+from cqrs_ddd_persistence_sqlalchemy.schema.inside import checked_schema, create_schema, inside_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import check_collection
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from alembic.autogenerate.api import AutogenContext
+    from sqlalchemy.engine import Connection
 
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 
@@ -77,6 +78,43 @@ def downgrade(*, to: str | None = None, from_: str) -> None:
             _record(from_, to)
 
 
+@contextmanager
+def migration_lock(
+    connection: Connection,
+    *,
+    schema: str | None = None,
+    wait_seconds: float = locking.DEFAULT_LOCK_WAIT_SECONDS,
+    allow_proxy: bool = False,
+) -> Iterator[None]:
+    """Hold the migration lock of a database around all that env.py does with the connection, and commit it in the end.
+
+    Of many that upgrade at once one works and the others wait. A connection that is in a transaction already keeps the
+    lock until that ends.
+
+    Args:
+        connection: to the server itself.
+        schema: to migrate, a tenant's: created if missing, and what unqualified names mean inside the block. The
+            connection's default one unless given. Each has a lock of its own.
+        wait_seconds: how long to wait for another migration.
+        allow_proxy: whether a pooling proxy may be between; one that pools by session does no harm.
+
+    Raises:
+        CommandError: another migration keeps the lock for longer than that, a proxy is between through which two
+            clients can hold one lock, or Alembic is given -x schema= and env.py does not pass it on.
+    """
+    if schema is None and any(each.startswith("schema=") for each in _x_arguments()):
+        raise CommandError(
+            "-x schema= is given, and this env.py does not look at it: nothing is migrated. Pass it on, as in "
+            'schema.migration_lock(connection, schema=context.get_x_argument(as_dictionary=True).get("schema"))'
+        )
+    if schema is not None:
+        checked_schema(schema, "schema=")
+    lock = locking.migration_lock(connection, wait_seconds=wait_seconds, allow_proxy=allow_proxy, schema=schema)
+    with inside_schema(connection, schema), lock:
+        create_schema(connection, schema)
+        yield
+
+
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
     """Leave the library's tables out of what autogenerate compares: `context.configure(include_name=include_name)`.
 
@@ -116,8 +154,8 @@ def compare_type(
     metadata_type: object,
 ) -> bool | None:
     """Compare the types of columns, but for lists on SQLite, which has no types for them; for `context.configure`."""
-    is_list_on_sqlite = isinstance(metadata_type, PortableArray) and context.dialect.name == "sqlite"
-    return False if is_list_on_sqlite else None
+    is_array = isinstance(metadata_type, PortableArray)
+    return False if is_array and not PortableArray.can_be_compared(context.dialect) else None
 
 
 def _between(first: str | None, last: str) -> list[str]:
@@ -153,7 +191,7 @@ def _moving(*, at: str | None, to: str | None) -> Iterator[bool]:
         yield True
         return
     connection = op.get_bind()
-    with migration_lock(connection), schema_errors_in_one_line(connection, existing=_RENAME):
+    with locking.migration_lock(connection), schema_errors_in_one_line(connection, existing=_RENAME):
         version_table = {"version_table": LIBRARY_VERSION_TABLE}
         heads = MigrationContext.configure(connection, opts=version_table).get_current_heads()
         found = ", ".join(heads) or None

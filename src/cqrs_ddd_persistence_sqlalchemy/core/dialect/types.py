@@ -193,6 +193,11 @@ class PortableArray(sa.TypeDecorator[list[Any]]):
             return postgresql.ARRAY(self.item)
         return JSONArray(self.declared_on_sqlite)
 
+    @staticmethod
+    def can_be_compared(dialect: Dialect) -> bool:
+        """Tell whether the type of a column that is there can be told from another array's."""
+        return dialect.name == "postgresql"
+
     @property
     def declared_on_sqlite(self) -> str:
         """The name of the column's type there."""
