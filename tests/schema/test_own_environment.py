@@ -284,6 +284,14 @@ def test_an_update_of_the_library_is_one_more_revision(application, empty_databa
     assert library_revision(empty_database) == [older]
 
 
+def test_the_last_call_says_how_far_the_revisions_come(application):
+    """Of several calls in one revision the last one counts, however deep the others stand."""
+    first, older = REVISIONS[0], REVISIONS[-3]
+    calls = f'if True:\n        schema.upgrade(to="{first}")\n    schema.upgrade(to="{older}", from_="{first}")'
+    revision_by_hand(application, calls, f'schema.downgrade(from_="{older}")')
+    assert f"the revisions here come to {older}, this release's to {HEAD}" in schema_command(application, "check")[1]
+
+
 def test_a_database_at_the_end_already_is_left_alone(following, empty_database):
     """Tables that the library's own environment has brought to where a revision ends are taken as they are."""
     from tests.support.databases import alembic

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import configure_engine, schema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
-from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, SchemaOutOfDateError
 from tests.conftest import check_no_leaks
 from tests.schema.test_chain import chain
 from tests.schema.test_revisions import EVERYTHING, LONG_NAMED
@@ -197,6 +198,30 @@ async def test_a_translated_schema_is_looked_at(databases_engine):
     translated = databases_engine.execution_options(schema_translate_map={None: "tenant_a"})
     with pytest.raises(SchemaOutOfDateError, match="schema 'tenant_a'"):
         await schema.verify(translated)
+
+
+@pytest.fixture
+def stranger(databases, postgresql_database):
+    """The url of a user who has been granted nothing in the database."""
+    name = make_url(postgresql_database.url).database
+    databases.admin(f"CREATE ROLE stranger_{name} LOGIN")
+    yield make_url(postgresql_database.url).set(username=f"stranger_{name}")
+    databases.admin(f"DROP ROLE stranger_{name}")
+
+
+@pytest.mark.parametrize(
+    ("tenant", "reason"),
+    [(None, f"permission denied for table {VERSION_TABLE}"), ("tenant_a", "permission denied for schema tenant_a")],
+)
+async def test_a_user_who_may_not_look_is_told_so(databases_engine, stranger, tenant, reason):
+    """Rights that are missing are named in one line with what to grant; the database may be as it should."""
+    await execute(databases_engine, "CREATE SCHEMA tenant_a")
+    engine = create_async_engine(stranger)
+    with pytest.raises(PersistenceError, match=rf"^the database's user may not look.*{reason}; grant it USAGE") as told:
+        await schema.verify(engine, schema=tenant)
+    assert "\n" not in str(told.value)
+    assert not isinstance(told.value, SchemaOutOfDateError)
+    await engine.dispose()
 
 
 async def test_a_schema_with_a_bad_name_is_refused(engine):

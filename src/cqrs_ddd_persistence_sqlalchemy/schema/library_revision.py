@@ -93,8 +93,9 @@ def write_library_revision(
 
 def _targets(source: str) -> Iterator[str]:
     """Yield the `to` of each `schema.upgrade(to="...")`, in the order of their lines."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "upgrade":
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for node in sorted(calls, key=lambda call: call.lineno):
+        if ast.unparse(node.func).rpartition(".")[2] == "upgrade":
             for keyword in node.keywords:
                 if keyword.arg == "to" and isinstance(keyword.value, ast.Constant):
                     yield str(keyword.value.value)

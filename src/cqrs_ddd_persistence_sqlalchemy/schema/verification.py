@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import DBAPIError
+
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, TableRef, dialect_of, effective_schema
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
-from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError, upgrade_command
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, SchemaOutOfDateError, upgrade_command
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, missing_revision
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = (), 
 
     Raises:
         SchemaOutOfDateError: with the command to run.
+        PersistenceError: the database's user may not look; with the rights that it needs.
         ValueError: the schema's name is no identifier.
     """
     schema = check_schema(schema)
@@ -43,7 +46,17 @@ async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = (), 
         await connection.execution_options(**READ_ONLY)
         place = effective_schema(connection, schema)
         tables = [TableRef(each.collection, place) for each in wanted]
-        recorded, found = await dialect_of(connection).look(connection, TableRef(LIBRARY_VERSION_TABLE, place), tables)
+        dialect = dialect_of(connection)
+        try:
+            recorded, found = await dialect.look(connection, TableRef(LIBRARY_VERSION_TABLE, place), tables)
+        except DBAPIError as error:
+            forbidden = dialect.forbidden(error)
+            if forbidden is None:
+                raise
+            raise PersistenceError(
+                f"the database's user may not look at what there is: {forbidden}; grant it USAGE on the schema "
+                f"and SELECT on {LIBRARY_VERSION_TABLE}"
+            ) from error
     behind = missing_revision(recorded)
     where = "the database" if place is None else f"schema {place!r} of the database"
     if behind:
