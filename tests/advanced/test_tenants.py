@@ -247,6 +247,18 @@ def test_commands_are_told_the_schema(postgresql, sessions_filled, capsys, tmp_p
         assert [len(each) for each in shown] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("command", "argument"), [(projections_command, "status"), (sagas_command, "list"), (jobs_command, "list")]
+)
+def test_commands_refuse_a_schema_on_sqlite(databases, capsys, command, argument):
+    """On SQLite the option is refused with what to do instead, not answered with a migration that cannot be."""
+    with databases.fresh("sqlite") as fresh:
+        assert command(["--url", fresh.url, "--schema", "tenant_a", argument]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("FAILED: --schema tenant_a: SQLite has no schemas; give each tenant a file of its own")
+    assert said.count("\n") == 1
+
+
 @pytest.fixture
 def sessions_filled(postgresql):
     """Rows of the first tenant alone."""

@@ -66,6 +66,11 @@ async def database(options: argparse.Namespace) -> AsyncIterator[async_sessionma
         url = async_url(os.environ["DATABASE_URL"], "DATABASE_URL")
     else:
         url = configured_url(load_config(options.config, options.section), None, "--url")
+    if options.schema is not None and not DIALECTS[url.get_backend_name()].has_schemas:
+        raise ConfigurationError(
+            f"--schema {options.schema}: SQLite has no schemas; give each tenant a file of its own, with --url or "
+            "DATABASE_URL"
+        )
     engine = configure_engine(create_async_engine(url), transaction_pooling=options.transaction_pooling)
     try:
         yield async_sessionmaker(engine, expire_on_commit=False)
