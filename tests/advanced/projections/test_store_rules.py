@@ -60,14 +60,15 @@ async def test_a_batch_of_like_documents_is_one_statement(engine, store):
     assert [many for statement, many in sent if statement.startswith("INSERT")] == [True]
 
 
-async def test_without_another_unique_column_no_savepoint_is_made(engine, store):
-    """Where nothing but the key can clash, a write is one statement."""
+async def test_without_another_unique_column_no_savepoint_is_made(engine, session_factory, store):
+    """Where nothing but the key can clash, a write in a unit of work is one statement."""
     sent = []
     event.listen(engine.sync_engine, "savepoint", lambda *args: sent.append(args[1]))
-    await store.upsert("order_lines", {"order": "o", "Line": 1}, {"quantity": 2})
-    assert sent == []
-    await store.upsert("orders", "o1", {"customer": "Ada"})
-    assert len(sent) == 1
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await store.upsert("order_lines", {"order": "o", "Line": 1}, {"quantity": 2}, uow=uow)
+        assert sent == []
+        await store.upsert("orders", "o1", {"customer": "Ada"}, uow=uow)
+        assert len(sent) == 1
 
 
 async def test_a_version_that_is_null_counts_as_zero(session_factory):

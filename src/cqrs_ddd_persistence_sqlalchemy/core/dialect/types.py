@@ -41,6 +41,10 @@ def prepare_for_reflection(dialect: Dialect) -> None:
         known.ischema_names = {**known.ischema_names, **arrays}
 
 
+def _in_utc(value: datetime | None) -> datetime | None:
+    return value if value is None or value.tzinfo is UTC else value.replace(tzinfo=UTC)
+
+
 class UTCDateTime(sa.TypeDecorator[datetime]):
     """A point in time: aware going in, aware and in UTC coming out.
 
@@ -59,8 +63,8 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """Leave it as it is where the driver returns UTC by itself."""
-        return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
+        """Go the short way where the driver returns UTC, but for the first and the last moment there is, by itself."""
+        return _in_utc if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return UTC whatever the session's time zone is."""

@@ -10,8 +10,8 @@ SELECT min(CAST($1 AS bigint)
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND classid::bigint = CAST($2 AS bigint) AND pid IS DISTINCT FROM pg_backend_pid();
 
-SELECT events.position, events.event_id, events.aggregate_id, events.aggregate_type, events.event_type,
-    events.version, events.payload, events.metadata, events.occurred_at, events.recorded_at,
+SELECT events.event_id, events.aggregate_id, events.aggregate_type, events.event_type, events.version,
+    events.position, events.payload, events.metadata, events.occurred_at, events.recorded_at,
     events.correlation_id, events.causation_id, events.schema_version
 FROM events
 WHERE events.position > $1::BIGINT AND events.position <= $2::BIGINT AND events.event_type IN ($4::VARCHAR,
