@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
-from tests.support.command_line import DEAD, declare, environment, generate, make_application, succeed
+from tests.support.command_line import DEAD, declare, generate, make_application, run, succeed
 
 KEY = ("id", "TEXT PRIMARY KEY")
 ORDERS = ProjectionSchema("orders", [KEY, ("total", "INTEGER")], ["total"])
@@ -25,10 +22,7 @@ def app(tmp_path, databases):
 
 def check(app, *arguments: str) -> tuple[int, str]:
     """Run the command where no database can be reached; return its code and what it said."""
-    command = [sys.executable, "-m", "cqrs_ddd_persistence_sqlalchemy.schema", "check", *arguments]
-    done = subprocess.run(
-        command, cwd=app, env=environment(DEAD), capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run("check", *arguments, cwd=app, url=DEAD, module="cqrs_ddd_persistence_sqlalchemy.schema")
     return done.returncode, done.stdout + done.stderr
 
 

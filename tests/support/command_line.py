@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import json
-import os
 import re
 import shutil
 import sqlite3
 import subprocess
-import sys
-import tempfile
 from contextlib import closing
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -22,8 +15,11 @@ import asyncpg
 import cqrs_ddd_persistence_sqlalchemy.advanced.models  # noqa: F401  (registers its tables with Base.metadata)
 from cqrs_ddd_persistence_sqlalchemy.core.models import Base
 from tests.support.databases import ROOT, Database
+from tests.support.processes import environment, run_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cqrs_ddd_advanced_core.projections import ProjectionSchema
 
 VERSION_TABLE = "cqrs_ddd_alembic_version"
@@ -60,53 +56,12 @@ _CATALOGUE = """
     UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 """
 
-# Imports what every command imports, once, and runs each in a process of its own from there: four times as fast.
-_COMMANDS = """
-import json, os, signal, sys
-import aiosqlite, alembic.command, alembic.config, asyncpg, mako.template, pydantic
-import sqlalchemy.dialects.postgresql.asyncpg, sqlalchemy.ext.asyncio
 
-for line in sys.stdin:
-    task = json.loads(line)
-    child = os.fork()
-    if not child:
-        signal.alarm(120)
-        os.chdir(task["cwd"])
-        os.environ.clear()
-        os.environ.update(task["environment"])
-        for number, name in enumerate([os.devnull, *task["output"]]):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), number)
-        sys.argv[1:] = task["arguments"]
-        alembic.config.main(prog="alembic")
-        sys.exit()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@cache
-def _commands() -> subprocess.Popen[str]:
-    """Start the process from which the commands start."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-P", "-c", _COMMANDS], **pipes)
-    atexit.register(process.communicate)
-    return process
-
-
-def run(*arguments: str, cwd: Path, url: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run alembic as its script does: without the current folder on the module path (-P)."""
-    commands = _commands()
-    with tempfile.TemporaryDirectory() as folder:
-        output = [f"{folder}/out", f"{folder}/err"]
-        task = {"arguments": arguments, "cwd": str(cwd), "environment": environment(url), "output": output}
-        print(json.dumps(task), file=commands.stdin, flush=True)
-        code = int(commands.stdout.readline())
-        return subprocess.CompletedProcess(arguments, code, *(Path(name).read_text() for name in output))
-
-
-def environment(url: str | None) -> dict[str, str]:
-    """Return the environment of a user who has set DATABASE_URL to the url, or has not."""
-    others = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    return others if url is None else others | {"DATABASE_URL": url}
+def run(
+    *arguments: str, cwd: Path, url: str | None = None, module: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run alembic as its script does, without the current folder on the module path; or `python -m module`."""
+    return run_command(*arguments, cwd=cwd, environment=environment(url), module=module)
 
 
 def succeed(*arguments: str, cwd: Path, url: str | None = None) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +14,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from tests.support.processes import environment, run_command
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from tests.support.pgbouncer import Proxy
@@ -120,12 +121,8 @@ def alembic(
     *arguments: str, url: str | None = None, cwd: Path = ROOT, check: bool = True, x: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run the alembic command line in a process of its own, as a deploy does."""
-    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    if url is not None:
-        environment["DATABASE_URL"] = url
     options = [part for option in x for part in ("-x", option)]
-    command = [sys.executable, "-m", "alembic", *options, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = run_command(*options, *arguments, cwd=cwd, environment=environment(url), module="alembic")
     if check and done.returncode != 0:
         raise AssertionError(f"alembic {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
     return done
