@@ -166,8 +166,7 @@ def follow(application: Path, *arguments: str) -> tuple[int, str]:
 
 def schema_command(application: Path, *arguments: str) -> tuple[int, str]:
     """Run the library's command without a database."""
-    command = [sys.executable, "-m", "cqrs_ddd_persistence_sqlalchemy.schema", *arguments]
-    done = subprocess.run(command, cwd=application, env=environment(None), capture_output=True, text=True, check=False)
+    done = run(*arguments, cwd=application, module="cqrs_ddd_persistence_sqlalchemy.schema")
     return done.returncode, done.stdout + done.stderr
 
 

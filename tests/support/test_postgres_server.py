@@ -20,7 +20,7 @@ HOLDER = """
 import time
 from tests.support.postgres import running_server
 with running_server() as server:
-    print(server.url, server._own._scratch, flush=True)
+    print(server.url, server._own._scratch, server._own._data, flush=True)
     time.sleep(600)
 """
 
@@ -86,7 +86,8 @@ def test_leaves_nothing_behind(error):
 
     def body():
         with running_server() as server:
-            seen.extend([server.url, server._own._scratch])  # the directory is of no use to other tests
+            # The directories are of no use to other tests.
+            seen.extend([server.url, server._own._scratch, server._own._data])
             assert listens(server.url)
             if error:
                 raise error
@@ -96,9 +97,10 @@ def test_leaves_nothing_behind(error):
             body()
     else:
         body()
-    url, scratch = seen
+    url, scratch, data = seen
     assert not listens(url)
     assert not scratch.exists()
+    assert not data.exists()
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -217,11 +219,13 @@ def test_killed_owner_takes_the_server_along_and_the_next_run_its_directory():
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as holder:
         try:
-            url, scratch = holder.stdout.readline().split()
+            url, scratch, data = holder.stdout.readline().split()
             assert listens(url)
         finally:
             holder.send_signal(signal.SIGKILL)
     wait_until_closed(url)
     assert Path(scratch).exists()
+    assert Path(data).exists()
     with running_server():
         assert not Path(scratch).exists()
+        assert not Path(data).exists()
