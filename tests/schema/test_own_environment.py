@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -21,7 +19,6 @@ from tests.support.command_line import (
     REVISIONS,
     VERSION_TABLE,
     column,
-    environment,
     execute,
     fail,
     run,
@@ -32,6 +29,7 @@ from tests.support.command_line import (
 )
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.support.databases import Database
@@ -369,9 +367,7 @@ def test_many_at_once_all_succeed(following, empty_database):
     """Six processes upgrade one database at once under the lock that env.py takes: all succeed, one works."""
 
     def upgrade(_number: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-        variables = environment(empty_database.dsn)
-        return subprocess.run(command, cwd=following, env=variables, capture_output=True, text=True, check=False)
+        return run("upgrade", "head", cwd=following, url=empty_database.dsn)
 
     with ThreadPoolExecutor(6) as six:
         done = list(six.map(upgrade, range(6)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -23,14 +22,17 @@ from tests.support.command_line import (
     column,
     copy_repository,
     declare,
-    environment,
     execute,
     fail,
     make_application,
+    run,
     run_script,
     succeed,
     tables,
 )
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 ORDERS = ProjectionSchema(
     "order_summaries",
@@ -250,10 +252,8 @@ def test_ten_tenants_four_at_a_time(application, postgresql):
     declare(application, CHANGED)
     succeed(*TENANT, "revision", "--autogenerate", "-m", "totals", cwd=application, url=postgresql.dsn)
 
-    def migrate(tenant: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "alembic", "-x", f"schema={tenant}", "upgrade", "head"]
-        variables = environment(postgresql.dsn)
-        return subprocess.run(command, cwd=application, env=variables, capture_output=True, text=True, check=False)
+    def migrate(tenant: str) -> CompletedProcess[str]:
+        return run("-x", f"schema={tenant}", "upgrade", "head", cwd=application, url=postgresql.dsn)
 
     with ThreadPoolExecutor(4) as four:
         done = list(four.map(migrate, [*tenants, *tenants]))
@@ -267,10 +267,8 @@ def test_ten_tenants_four_at_a_time(application, postgresql):
 def test_a_new_schema_is_created_once(application, postgresql):
     """Four processes that migrate one tenant that is not there yet all succeed."""
 
-    def migrate(_number: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "alembic", "-x", "schema=tenant_a", "upgrade", "head"]
-        variables = environment(postgresql.dsn)
-        return subprocess.run(command, cwd=application, env=variables, capture_output=True, text=True, check=False)
+    def migrate(_number: int) -> CompletedProcess[str]:
+        return run("-x", "schema=tenant_a", "upgrade", "head", cwd=application, url=postgresql.dsn)
 
     with ThreadPoolExecutor(4) as four:
         done = list(four.map(migrate, range(4)))
