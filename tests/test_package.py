@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from tests.support.databases import ROOT, Database
 from tests.support.floors import floors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PACKAGES = ("cqrs_ddd_advanced_core", "cqrs_ddd_persistence_sqlalchemy")
@@ -163,7 +165,7 @@ def command(*arguments: object, cwd: Path, url: str | None = None, release: Path
 
     With a release, a folder, that one's packages are used in place of the installed ones.
     """
-    ours = {"DATABASE_URL", "PYTHONPATH", "VIRTUAL_ENV"}
+    ours = {"DATABASE_URL", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}  # as compiling again takes seconds
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     if url is not None:
         environment["DATABASE_URL"] = url
@@ -177,9 +179,33 @@ def command(*arguments: object, cwd: Path, url: str | None = None, release: Path
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder that all processes of this run share, the first one that asks for it; returns its path."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, whole = base / f"package_{name}", base / f"package_{name}.whole"
+        with (base / f"package_{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what one has left that failed
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def source(made_once) -> Path:
     """A copy of what is in version control or about to be, with a team's revision among the library's."""
-    folder = tmp_path_factory.mktemp("source")
+    return made_once("source", copy_source)
+
+
+def copy_source(folder: Path) -> None:
+    """Fill the folder for the fixture."""
     list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(list_files, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
@@ -191,15 +217,16 @@ def source(tmp_path_factory) -> Path:
         ignored = shutil.ignore_patterns(".*", "__pycache__", "dist", "build")
         shutil.copytree(ROOT, folder, symlinks=True, dirs_exist_ok=True, ignore=ignored)
     (folder / "migrations" / "versions" / "0123456789ab_create_order_summaries.py").write_text(OF_A_TEAM)
-    return folder
 
 
 @pytest.fixture(scope="module")
-def built(source, tmp_path_factory) -> Path:
+def built(source, made_once) -> Path:
     """The folder with the sdist and the wheel that was built from it, as `python -m build` does by itself."""
-    folder = tmp_path_factory.mktemp("built")
-    command(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, cwd=source)
-    return folder
+
+    def build(folder: Path) -> None:
+        command(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, cwd=source)
+
+    return made_once("built", build)
 
 
 @pytest.fixture(scope="module")
@@ -255,13 +282,15 @@ def test_the_sdist_can_be_tested(built):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
+def installed(wheel, made_once) -> Path:
     """The programs of a virtual environment that was empty before the wheel was installed from its file."""
-    folder = tmp_path_factory.mktemp("installed") / "venv"
-    command(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "bin" / "python"]
-    command(*pip, "install", "--quiet", "--no-compile", wheel, cwd=folder.parent)
-    return folder / "bin"
+
+    def install(folder: Path) -> None:
+        command(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "venv" / "bin/python"]
+        command(*pip, "install", "--quiet", "--no-compile", wheel, cwd=folder)
+
+    return made_once("installed", install) / "venv" / "bin"
 
 
 def test_an_application_needs_the_wheel_alone(installed, empty_database, tmp_path):
@@ -290,14 +319,16 @@ def test_the_embedded_default_needs_no_url(installed, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def next_release(installed, tmp_path_factory) -> Path:
+def next_release(installed, made_once) -> Path:
     """The packages of a release with one more revision."""
-    folder = tmp_path_factory.mktemp("next")
-    site_packages = next(installed.parent.rglob(MIGRATIONS)).parents[1]
-    for name in PACKAGES:
-        shutil.copytree(site_packages / name, folder / name)
-    (folder / MIGRATIONS / "versions" / "cqrs_9999_one_more.py").write_text(OF_THE_NEXT_RELEASE)
-    return folder
+
+    def copy(folder: Path) -> None:
+        site_packages = next(installed.parent.rglob(MIGRATIONS)).parents[1]
+        for name in PACKAGES:
+            shutil.copytree(site_packages / name, folder / name)
+        (folder / MIGRATIONS / "versions" / "cqrs_9999_one_more.py").write_text(OF_THE_NEXT_RELEASE)
+
+    return made_once("next", copy)
 
 
 def library_revision(database: Database) -> str:
