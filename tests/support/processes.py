@@ -16,7 +16,7 @@ from threading import Lock, Thread
 # Imports what every command imports, once, and runs each in a process of its own from there.
 # A folder with a `src` of its own is a copy of this repository, whose commands have to import that one's library.
 _COMMANDS = """
-import gc, json, os, pkgutil, runpy, selectors, signal, sys
+import atexit, gc, json, os, pkgutil, runpy, selectors, signal, sys, threading, traceback
 import aiosqlite, alembic.autogenerate, alembic.command, alembic.config, asyncpg, mako.template, pydantic
 import sqlalchemy.dialects.postgresql.asyncpg, sqlalchemy.dialects.sqlite.aiosqlite, sqlalchemy.ext.asyncio
 import cqrs_ddd_persistence_sqlalchemy
@@ -53,7 +53,27 @@ def perform(folder):
     else:
         sys.path.insert(0, os.getcwd())
         runpy.run_module(task["module"], run_name="__main__", alter_sys=True)
-    sys.exit()
+
+
+def end(command, folder):
+    # As Python does at an exit, but the system takes the imported modules down.
+    code = 0
+    try:
+        command(folder)
+    except SystemExit as error:
+        code = error.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    gc.collect()  # whose warnings are among what the command says
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 while True:
@@ -67,12 +87,12 @@ while True:
         folder = tasks.readline().decode().rstrip("\\n")
         if not folder:
             sys.exit()
-        end, other = os.pipe()
+        here, there = os.pipe()
         child = os.fork()
         if not child:
-            perform(folder)
-        os.close(other)
-        selector.register(end, selectors.EVENT_READ, (child, folder))
+            end(perform, folder)
+        os.close(there)
+        selector.register(here, selectors.EVENT_READ, (child, folder))
 """
 
 
