@@ -15,8 +15,12 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyErro
 
 RUNNERS = 16
 EVENTS = [(position, f"account-{position * 7 % 10}") for position in range(1, 501)]
-FEWER = EVENTS[:200]
+TWO_HUNDRED = EVENTS[:200]  # with fewer, runners meet too seldom to lose an update where nothing keeps them from it
 BATCH = 50
+all_of_them = pytest.mark.parametrize("events", [EVENTS[:150], pytest.param(EVENTS, marks=pytest.mark.slow)], ids=len)
+fewer_of_them = pytest.mark.parametrize(
+    "events", [EVENTS[:60], pytest.param(TWO_HUNDRED, marks=pytest.mark.slow)], ids=len
+)
 
 BALANCES = ProjectionSchema(
     collection="balances",
@@ -77,17 +81,19 @@ async def check(balances, events, applied):
     return rows
 
 
-async def test_positions_let_each_event_count_once(session_factory, balances):
+@all_of_them
+async def test_positions_let_each_event_count_once(session_factory, balances, events):
     """With event_position a late or repeated event changes nothing."""
 
     async def apply(event, uow):
         position, account = event
         return await balances.upsert("balances", account, {"last": position}, event_position=position, uow=uow)
 
-    await check(balances, EVENTS, await run_all(session_factory, EVENTS, apply))
+    await check(balances, events, await run_all(session_factory, events, apply))
 
 
-async def test_ids_and_positions_let_each_event_count_once(session_factory, balances):
+@fewer_of_them
+async def test_ids_and_positions_let_each_event_count_once(session_factory, balances, events):
     """With event_id as well a repeat at once is no news, and the newest event's id stands in the end."""
 
     async def apply(event, uow):
@@ -95,9 +101,9 @@ async def test_ids_and_positions_let_each_event_count_once(session_factory, bala
         doc, event_id = {"last": position}, f"event-{position}"
         return await balances.upsert("balances", account, doc, event_id=event_id, event_position=position, uow=uow)
 
-    rows = await check(balances, FEWER, await run_all(session_factory, FEWER, apply))
+    rows = await check(balances, events, await run_all(session_factory, events, apply))
     assert {row["account"]: row["_last_event_id"] for row in rows} == {
-        account: f"event-{position}" for position, account in FEWER
+        account: f"event-{position}" for position, account in events
     }
 
 
@@ -119,7 +125,7 @@ async def test_expected_versions_let_no_update_be_lost(session_factory, balances
             except OptimisticConcurrencyError:
                 continue
 
-    rows = await check(balances, FEWER, await run_all(session_factory, FEWER, apply))
+    rows = await check(balances, TWO_HUNDRED, await run_all(session_factory, TWO_HUNDRED, apply))
     assert all(row["applied"] == row["_version"] for row in rows)
 
 
