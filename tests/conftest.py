@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from tests.support import pgbouncer
@@ -65,7 +65,8 @@ def empty_database(request: pytest.FixtureRequest, databases: Databases) -> Iter
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """A configured engine on the migrated database, checked for leaks in the end."""
-    made = configure_engine(create_async_engine(database.url))
+    # Named, as SQLAlchemy 2.0 has none for SQLite files, and so nothing to look for leaks in.
+    made = configure_engine(create_async_engine(database.url, poolclass=AsyncAdaptedQueuePool))
     yield made
     await check_no_leaks(made)
 

@@ -14,6 +14,7 @@ from asyncio.subprocess import PIPE
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
@@ -120,7 +121,9 @@ class TestManyWriters:
     @pytest.fixture
     async def roomy_engine(self, database):
         """An engine with a connection for everybody."""
-        made = configure_engine(create_async_engine(database.url, pool_size=WRITERS + 2))
+        made = configure_engine(
+            create_async_engine(database.url, poolclass=AsyncAdaptedQueuePool, pool_size=WRITERS + 2)
+        )
         yield made
         await check_no_leaks(made)
 

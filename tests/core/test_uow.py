@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
@@ -84,7 +85,9 @@ async def make_engine():
 @pytest.fixture
 def one_connection(database, make_engine):
     """An engine that has one connection and does not wait long for a second."""
-    return configure_engine(make_engine(database.url, pool_size=1, max_overflow=0, pool_timeout=0.5))
+    return configure_engine(
+        make_engine(database.url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_timeout=0.5)
+    )
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -12,13 +11,10 @@ from sqlalchemy.orm import Session
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# The same engine and pool under another isolation level: set as the connection is taken, it costs next to nothing. Made
-# anew when the engine's options have changed, which it has copied.
-_alone: WeakKeyDictionary[AsyncEngine, tuple[Mapping[str, Any], AsyncEngine]] = WeakKeyDictionary()
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
 # Listeners of the class are seen through any instance.
 _session = Session()
@@ -50,12 +46,8 @@ def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
 @asynccontextmanager
 async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Give a connection on which each statement is committed by itself."""
-    options = engine.sync_engine.get_execution_options()
-    known, own = _alone.get(engine, (None, engine))
-    if known is not options:
-        own = engine.execution_options(isolation_level="AUTOCOMMIT")
-        _alone[engine] = options, own
-    async with own.connect() as connection:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         yield connection
 
 

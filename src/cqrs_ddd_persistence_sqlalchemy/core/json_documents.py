@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911, PLR0912  (on
             return value
         case dict():
             return {_key(key, path): jsonable(item, f"{path}.{key}") for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
+        case list() | tuple() | set() | frozenset() | deque():
             return [jsonable(item, f"{path}[{index}]") for index, item in enumerate(value)]
         case Decimal() if not value.is_finite():
             raise ValueError(f"{path} is {value}, which JSON cannot hold")
