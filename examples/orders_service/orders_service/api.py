@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, R
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import SQLAlchemyError
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
@@ -145,7 +144,7 @@ async def ready(parts: PartsOf) -> dict[str, str]:
         await parts.verify()
     except PersistenceError as error:
         raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, str(error)) from error
-    except (SQLAlchemyError, OSError) as error:
+    except Exception as error:  # drivers raise errors of their own while they connect
         raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, "the database cannot be reached") from error
     return {"status": "ready"}
 
