@@ -233,7 +233,6 @@ def _script() -> bool:
 
 
 def _x_arguments() -> list[str]:
-    try:
-        return list(alembic.context.get_x_argument())
-    except NameError:  # a program that runs revisions without Alembic's environment
-        return []
+    # Nothing public tells whether an environment runs: without one the proxy is missing, after one it is None.
+    running = getattr(alembic.context, "_proxy", None) is not None
+    return list(alembic.context.get_x_argument()) if running else []  # not where a program runs revisions by itself
