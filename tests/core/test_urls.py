@@ -94,7 +94,7 @@ def test_other_drivers_are_refused_by_name(driver):
 def test_every_spelling_works_on_the_command_line(tmp_path, empty_database):
     """Driverless and short schemes reach the same database as the full name."""
     repository = copy_repository(tmp_path)
-    full = empty_database.url
+    full = empty_database.direct_url
     spellings = [full, full.replace("+asyncpg", "").replace("+aiosqlite", "")]
     if empty_database.kind == "postgresql":
         spellings += [full.replace("postgresql+asyncpg", "postgres"), f"{spellings[1]}?sslmode=disable"]
