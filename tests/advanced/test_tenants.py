@@ -7,7 +7,7 @@ import json
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
@@ -32,6 +32,7 @@ from cqrs_ddd_persistence_sqlalchemy.jobs.__main__ import main as jobs_command
 from cqrs_ddd_persistence_sqlalchemy.projections.__main__ import main as projections_command
 from cqrs_ddd_persistence_sqlalchemy.sagas.__main__ import main as sagas_command
 from tests.support.command_line import declare, make_application, succeed
+from tests.support.engines import create_async_engine
 
 TENANTS = ("tenant_a", "Tenant_B")
 ACCOUNTS = ProjectionSchema(
