@@ -137,6 +137,11 @@ def test_factories_that_add_something_keep_their_transactions(database):
     finally:
         sa.event.remove(Session, "after_begin", set_tenant)
     assert engine_without_sessions(plain) is engine
+    sa.event.listen(Session, "after_commit", set_tenant)
+    try:
+        assert engine_without_sessions(plain) is None
+    finally:
+        sa.event.remove(Session, "after_commit", set_tenant)
     sa.event.listen(engine.sync_engine, "begin", set_tenant)
     assert engine_without_sessions(plain) is None
 

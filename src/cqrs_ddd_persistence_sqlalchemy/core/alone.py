@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
+_OF_SESSIONS = ("after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback")
 # Listeners of the class are seen through any instance.
 _session = Session()
 
@@ -23,8 +24,9 @@ _session = Session()
 def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
     """Return the engine of a factory whose sessions add nothing to what a store does; None where one may.
 
-    An application may have said what is to happen as transactions begin: which tenant's rows are seen (SET LOCAL in a
-    listener), at which isolation level. That would be lost. On SQLite sessions stay: there a transaction costs nothing.
+    An application may have said what is to happen as transactions begin and end: which tenant's rows are seen (SET
+    LOCAL in a listener), at which isolation level. That would be lost. On SQLite sessions stay: there a transaction
+    costs nothing.
     """
     if not isinstance(session_factory, async_sessionmaker):
         return None
@@ -35,8 +37,8 @@ def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
     is_plain = (
         session_factory.class_ is AsyncSession
         and session_factory.kw.keys() <= _UNDERSTOOD
-        and not _session.dispatch.after_begin
-        and not sync.dispatch.begin
+        and not any(getattr(_session.dispatch, name) for name in _OF_SESSIONS)
+        and not any(getattr(sync.dispatch, name) for name in ("begin", "commit"))
         and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
         and "isolation_level" not in sync.get_execution_options()
     )

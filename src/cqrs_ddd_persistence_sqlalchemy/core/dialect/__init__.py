@@ -92,7 +92,7 @@ def configure_engine(engine: AsyncEngine, *, transaction_pooling: bool = False) 
     Args:
         engine: as `create_async_engine` returns it.
         transaction_pooling: whether the URL leads to a proxy that gives each transaction another server connection:
-            PgBouncer with `pool_mode = transaction`, of any version. No statement is then prepared for longer than it
+            PgBouncer with `pool_mode = transaction`. No statement is then prepared for longer than it
             runs, by which it takes one more round trip. SQLite has no such proxy and ignores it.
     """
     dialect = dialect_of(engine)

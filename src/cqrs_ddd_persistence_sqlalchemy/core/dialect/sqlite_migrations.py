@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.migrating import MigratingDialect
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,7 @@ class SQLiteMigrations(MigratingDialect):
 
     def set_search_path(self, connection: Connection, path: str, *, local: bool) -> str:
         """Refuse; whoever comes here has not looked at `has_schemas`."""
-        raise NotImplementedError("SQLite has no search path")
+        raise PersistenceError("SQLite has no search path")
 
     def default_schema(self, connection: Connection) -> str | None:
         """Return None: there are no schemas."""

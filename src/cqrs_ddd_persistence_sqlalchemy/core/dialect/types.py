@@ -41,10 +41,6 @@ def prepare_for_reflection(dialect: Dialect) -> None:
         known.ischema_names = {**known.ischema_names, **arrays}
 
 
-def _in_utc(value: datetime | None) -> datetime | None:
-    return value if value is None or value.tzinfo is UTC else value.replace(tzinfo=UTC)
-
-
 class UTCDateTime(sa.TypeDecorator[datetime]):
     """A point in time: aware going in, aware and in UTC coming out.
 
@@ -62,14 +58,10 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
             raise ValueError(f"naive datetime {value!r}: give it a time zone, for example datetime.now(UTC)")
         return value.astimezone(UTC)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """Go the short way where the driver returns UTC, but for the first and the last moment there is, by itself."""
-        return _in_utc if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
-
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return UTC whatever the session's time zone is."""
-        if value is None:
-            return None
+        if value is None or value.tzinfo is UTC:  # as asyncpg returns it
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
