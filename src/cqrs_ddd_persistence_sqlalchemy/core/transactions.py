@@ -84,7 +84,7 @@ def _note_failure(context: ExceptionContext) -> None:
     if connection is None:
         return
     unwrapped = not isinstance(context.sqlalchemy_exception, DBAPIError)
-    stale = dialect_of(connection).must_reconnect(context.original_exception)
+    stale = dialect_of(connection).must_reconnect(context.original_exception, direct=context.execution_context is None)
     if stale:
         context.is_disconnect = True  # takes all connections of the pool out of use
     elif unwrapped:

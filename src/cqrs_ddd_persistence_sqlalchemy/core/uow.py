@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import event
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import only_for_foreign_statements
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
@@ -237,12 +238,16 @@ class SQLAlchemyUnitOfWork:
     def _begun(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
         begin_for_writing(session, transaction, connection)
         if not transaction.nested:
-            event.listen(connection, "before_cursor_execute", self._note_statement)
+            event.listen(connection, "before_cursor_execute", self._note_statement, retval=True)
 
-    def _note_statement(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    @only_for_foreign_statements
+    def _note_statement(  # noqa: PLR0913, PLR0917  (SQLAlchemy's arguments)
+        self, _connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    ) -> tuple[str, Any]:
         # What the stores send is noted by their scope, which knows whether it was refused.
         if self._user is None and may_write(statement):
             self._has_written = True
+        return statement, parameters
 
     async def _close_session(self) -> None:
         session, self._session = self._session, None

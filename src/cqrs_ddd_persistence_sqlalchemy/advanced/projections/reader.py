@@ -76,8 +76,7 @@ class ProjectionReader:
         async def work(connection: AsyncConnection, found: Collection) -> dict[str, Any] | None:
             key = found.key_values(doc_id, exact_digits=digits_of(connection))
             parameters = {parameter(name): value for name, value in key.items()}
-            row = (await connection.execute(statements.find_one(found), parameters)).mappings().one_or_none()
-            return None if row is None else dict(row)
+            return (await dialect_of(connection).execute(connection, statements.find_one(found), parameters)).mapping()
 
         return await self._run(collection, work, uow=uow)
 

@@ -46,11 +46,12 @@ async def write_row(
     else:
         statement = statements.update(collection, columns, guards.names)
     key = {name: values[name] for name in collection.key}
+    dialect = dialect_of(connection)
+    parameters = _parameters(values) | guards.parameters()
     for _ in range(_TRIES):
-        if (await connection.execute(statement, _parameters(values) | guards.parameters())).rowcount:
+        if (await dialect.execute(connection, statement, parameters)).rowcount:
             return True
-        row = await connection.execute(statements.read_guards(collection), _parameters(key))
-        stored = row.mappings().one_or_none()
+        stored = (await dialect.execute(connection, statements.read_guards(collection), _parameters(key))).mapping()
         if not guards.judge(collection, key, stored):
             return False
         if stored is None and not may_insert:
@@ -68,7 +69,8 @@ async def write_rows(connection: AsyncConnection, collection: Collection, rows: 
         columns = tuple(group[0])
         if collection.required.issubset(columns):
             statement = statements.upsert(collection, connection.dialect.name, columns, frozenset())
-            await connection.execute(statement, [_parameters(values) for values in group])
+            rows_of_group = [_parameters(values) for values in group]
+            await dialect_of(connection).execute_many(connection, statement, rows_of_group)
         else:
             for values in group:
                 await write_row(connection, collection, values, _NO_GUARDS)
@@ -81,11 +83,11 @@ async def delete_row(connection: AsyncConnection, collection: Collection, key: d
         OptimisticConcurrencyError: as `Guards.judge` says.
     """
     statement = statements.delete(collection, guards.names)
+    dialect = dialect_of(connection)
     for _ in range(_TRIES):
-        if (await connection.execute(statement, _parameters(key) | guards.parameters())).rowcount:
+        if (await dialect.execute(connection, statement, _parameters(key) | guards.parameters())).rowcount:
             return True
-        row = await connection.execute(statements.read_guards(collection), _parameters(key))
-        stored = row.mappings().one_or_none()
+        stored = (await dialect.execute(connection, statements.read_guards(collection), _parameters(key))).mapping()
         guards.judge(collection, key, stored)
         if stored is None:
             return False

@@ -11,6 +11,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     TableRef,
     effective_schema,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import Answer, only_for_foreign_statements
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -40,6 +41,7 @@ __all__ = [
     "DIALECTS",
     "READ_ONLY",
     "UNKNOWN_RESERVED_WORDS",
+    "Answer",
     "BigIntegerKey",
     "DatabaseDialect",
     "ExactDecimal",
@@ -57,6 +59,7 @@ __all__ = [
     "dialect_of",
     "effective_schema",
     "identifier",
+    "only_for_foreign_statements",
     "portable_literal",
     "prepare_for_reflection",
 ]

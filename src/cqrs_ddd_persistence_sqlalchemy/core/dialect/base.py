@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.migrating import MigratingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import ReplacingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.running import RunningDialect
@@ -49,7 +50,7 @@ class TableDescription:
     unique_keys: tuple[tuple[str, ...], ...]
 
 
-class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
+class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, RunningDialect):
     """What one database does its own way. Stateless: one instance serves every engine."""
 
     name: str
@@ -91,8 +92,11 @@ class DatabaseDialect(MigratingDialect, ReplacingDialect, RunningDialect):
         """Tell whether the driver went by what it remembered of a table that another process has changed since."""
         return False
 
-    def must_reconnect(self, error: BaseException) -> bool:
-        """Tell from a driver's error whether connections that go by such a memory would never work again."""
+    def must_reconnect(self, error: BaseException, *, direct: bool) -> bool:
+        """Tell from a driver's error whether connections that go by such a memory would not work again.
+
+        With `direct`, the memory is the driver's own, which only forgets on the connection that met the error.
+        """
         return False
 
     @abstractmethod

@@ -18,10 +18,12 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     qualified_name,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCatalogue
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import TRANSACTION_POOLING
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_direct import PostgreSQLDirect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_migrations import PostgreSQLMigrations, qualified
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_replacing import PostgreSQLReplacing
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import TRANSACTION_POOLING, PostgreSQLRunning
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import PostgreSQLRunning
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 _STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
 
 
-class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, DatabaseDialect):
+class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, DatabaseDialect):
     """What PostgreSQL does its own way."""
 
     name = "postgresql"
@@ -47,6 +49,7 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
     now: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
 
     def __init__(self) -> None:
+        super().__init__()
         # For each open transaction and table: the (sub)transaction that took the lock of hold_readers.
         self._holding: WeakKeyDictionary[Transaction, dict[str, Transaction]] = WeakKeyDictionary()
 
@@ -98,10 +101,10 @@ class PostgreSQL(PostgreSQLMigrations, PostgreSQLReplacing, PostgreSQLRunning, D
         """Recognise feature_not_supported ('cached plan must not change result type') and the driver's own check."""
         return isinstance(getattr(error.orig, "__cause__", None), _STALE)
 
-    def must_reconnect(self, error: BaseException) -> bool:
+    def must_reconnect(self, error: BaseException, *, direct: bool) -> bool:
         """Recognise all but the one error after which SQLAlchemy prepares its statements anew."""
         cause = error.__cause__ or error
-        return isinstance(cause, _STALE) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
+        return isinstance(cause, _STALE) and (direct or not isinstance(cause, asyncpg.InvalidCachedStatementError))
 
     def misfits(self, error: DBAPIError) -> bool:
         """Recognise what a statement meets whose columns, types or conflict target are those of another table."""

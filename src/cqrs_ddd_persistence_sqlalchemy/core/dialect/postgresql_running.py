@@ -8,16 +8,14 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import TRANSACTION_POOLING
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.running import RunningDialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-#: Execution options of an engine whose connections are another session's with each transaction.
-TRANSACTION_POOLING: Mapping[str, Any] = {"transaction_pooling": True}
 
 _CANCELED = "57014"  # statement_timeout
 

@@ -16,6 +16,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import DatabaseDialect, TableDescription, TableRef
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import SQLiteCatalogue
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_direct import SQLiteDirect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_migrations import SQLiteMigrations
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_replacing import SQLiteReplacing
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_running import SQLiteRunning
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_MS = 60_000
 
 
-class SQLite(SQLiteMigrations, SQLiteReplacing, SQLiteRunning, DatabaseDialect):
+class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, DatabaseDialect):
     """What SQLite does its own way."""
 
     name = "sqlite"

@@ -1,0 +1,220 @@
+"""Statements on the driver's own connection, inside the transaction that SQLAlchemy keeps (docs/decisions/0022).
+
+Statements are SQLAlchemy's, compiled once by it; values go through its types on both ways, errors and cancellations
+through its handling of them. What is left out is its execution context, which costs more than the driver does.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.pool import PoolProxiedConnection
+
+#: Execution options of an engine whose connections are another session's with each transaction.
+TRANSACTION_POOLING: Mapping[str, Any] = {"transaction_pooling": True}
+
+# Whoever listens to these wants to see, or to change, each statement.
+_OF_STATEMENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
+# Options by which statements become others, or are prepared by another rule than the driver's.
+_CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
+# asyncpg's type for numbers asks whether the column is double precision or numeric.
+_DOUBLE_OID, _NUMERIC_OID = 701, 1700
+
+
+_IS_FOR_FOREIGN = "is_only_for_foreign_statements"
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+
+def only_for_foreign_statements(listener: Listener) -> Listener:
+    """Mark a listener of the library's own that has no interest in the statements of stores."""
+    setattr(listener, _IS_FOR_FOREIGN, True)
+    return listener
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a statement answers.
+
+    Attributes:
+        rows: of tuples, in the order of `names`.
+        names: of the columns.
+        rowcount: how many rows a statement without RETURNING has written.
+    """
+
+    rows: Sequence[Sequence[Any]]
+    names: Sequence[str]
+    rowcount: int
+
+    def mappings(self) -> list[dict[str, Any]]:
+        """Return the rows by name."""
+        names = self.names
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def mapping(self) -> dict[str, Any] | None:
+        """Return the only row by name, or None where there is none."""
+        return dict(zip(self.names, self.rows[0], strict=True)) if self.rows else None
+
+    def scalar(self) -> Any:
+        """Return the first column of the first row, or None where there is none."""
+        return self.rows[0][0] if self.rows else None
+
+
+class _Compiled:
+    """A statement as the driver takes it."""
+
+    def __init__(self, statement: Any, dialect: Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)
+        self.sql: str = compiled.string
+        # Lists in IN (...) and values made in Python are put in as a statement is executed: SQLAlchemy's business.
+        prefetched = getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ())
+        self.is_plain = not compiled.post_compile_params and not prefetched
+        if not self.is_plain:
+            return
+        self._binds = [self._bind(name, compiled.binds[name], dialect) for name in compiled.positiontup]
+        columns = tuple(statement.exported_columns)
+        self.names = [column.name for column in columns]
+        self._processors = [(n, _reads(column.type, dialect)) for n, column in enumerate(columns)]
+        self._processors = [(n, process) for n, process in self._processors if process is not None]
+
+    @staticmethod
+    def _bind(name: str, bind: sa.BindParameter[Any], dialect: Dialect) -> tuple[str | None, Any, Any]:
+        """Return the parameter's name and what converts its value, or None and a value that is always the same."""
+        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+        if bind.required:
+            return name, process, None
+        return None, None, process(bind.value) if process else bind.value
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """Return what the driver binds."""
+        return [
+            fixed if name is None else parameters[name] if process is None else process(parameters[name])
+            for name, process, fixed in self._binds
+        ]
+
+    def read(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Return the driver's rows as SQLAlchemy's types have them."""
+        if not self._processors:
+            return rows
+        read = []
+        for row in rows:
+            values = list(row)
+            for n, process in self._processors:
+                values[n] = process(values[n])
+            read.append(values)
+        return read
+
+
+def _reads(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
+    implementation: Any = type_.dialect_impl(dialect)
+    underlying = implementation.impl_instance if isinstance(implementation, sa.TypeDecorator) else implementation
+    return implementation.result_processor(dialect, _DOUBLE_OID if isinstance(underlying, sa.Float) else _NUMERIC_OID)
+
+
+class DirectDialect:
+    """Runs statements past SQLAlchemy where nobody would notice."""
+
+    def __init__(self) -> None:
+        self._compiled: WeakKeyDictionary[Dialect, WeakKeyDictionary[Any, _Compiled]] = WeakKeyDictionary()
+
+    async def execute(
+        self, connection: AsyncConnection, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """Execute a statement that is made once and kept: it is remembered as long as it lives."""
+        parameters = parameters or {}
+        pooled, compiled = self._direct(connection, statement)
+        if pooled is None or compiled is None:
+            result = await connection.execute(statement, parameters)
+            if result.returns_rows:
+                return Answer(result.all(), tuple(result.keys()), -1)
+            return Answer((), (), result.rowcount)
+        values = compiled.values(parameters)
+        try:
+            rows, count = await self._run(pooled, compiled.sql, values, returns_rows=bool(compiled.names))
+        except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
+            await _fail(connection, pooled, error, compiled.sql, tuple(values))
+        return Answer(compiled.read(rows), compiled.names, count)
+
+    async def execute_many(
+        self, connection: AsyncConnection, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Execute a statement that is made once and kept for each of some parameters."""
+        pooled, compiled = self._direct(connection, statement)
+        if pooled is None or compiled is None:
+            await connection.execute(statement, parameters)
+            return
+        values = [compiled.values(each) for each in parameters]
+        try:
+            await self._run_many(pooled, compiled.sql, values)
+        except BaseException as error:  # noqa: BLE001  (as above)
+            await _fail(connection, pooled, error, compiled.sql, values)
+
+    @abstractmethod
+    async def _run(
+        self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Any], *, returns_rows: bool
+    ) -> tuple[Sequence[Sequence[Any]], int]:
+        """Run a statement in the transaction; return its rows and how many it has written."""
+
+    @abstractmethod
+    async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each of the values."""
+
+    @abstractmethod
+    def _has_begun(self, pooled: PoolProxiedConnection) -> bool:
+        """Tell whether the driver is in the transaction that SQLAlchemy takes for begun, or will begin it by itself."""
+
+    def _direct(
+        self, connection: AsyncConnection, statement: sa.Executable
+    ) -> tuple[PoolProxiedConnection | None, _Compiled | None]:
+        """Return the connection and the statement to run on it, or None where SQLAlchemy has more to do."""
+        pooled = self._pooled(connection)
+        if pooled is None:
+            return None, None
+        by_statement = self._compiled.setdefault(connection.dialect, WeakKeyDictionary())
+        compiled = by_statement.get(statement)
+        if compiled is None:
+            compiled = by_statement[statement] = _Compiled(statement, connection.dialect)
+        return (pooled, compiled) if compiled.is_plain else (None, None)
+
+    def _pooled(self, connection: AsyncConnection) -> PoolProxiedConnection | None:
+        sync: Any = connection.sync_connection
+        if sync is None or sync.closed or sync.invalidated or sync._echo:  # noqa: SLF001  (what SQLAlchemy asks, too)
+            return None
+        options = sync.get_execution_options()
+        if not _CHANGES_STATEMENTS.isdisjoint(options):
+            return None
+        for name in _OF_STATEMENTS:
+            for listener in getattr(sync.dispatch, name):
+                if not getattr(listener, _IS_FOR_FOREIGN, False):
+                    return None
+        transaction = sync.get_nested_transaction() or sync.get_transaction()
+        if transaction is None:
+            return sync.connection if options.get("isolation_level") == "AUTOCOMMIT" else None
+        return sync.connection if transaction.is_active and self._has_begun(sync.connection) else None
+
+
+async def _fail(connection: AsyncConnection, pooled: PoolProxiedConnection, error: BaseException, sql: str, values: Any) -> NoReturn:
+    """Let SQLAlchemy make of the driver's error what it makes of its own: wrap it, invalidate, tell listeners."""
+
+    def handle(sync: Any) -> None:
+        try:
+            try:
+                raise error
+            except Exception as ours:  # noqa: BLE001
+                pooled.dbapi_connection._handle_exception(ours)  # type: ignore[union-attr]  # noqa: SLF001
+        except BaseException as translated:  # noqa: BLE001
+            sync._handle_dbapi_exception(translated, sql, values, None, None)  # noqa: SLF001
+
+    await connection.run_sync(handle)
+    raise AssertionError from error  # pragma: no cover  (SQLAlchemy raises)
