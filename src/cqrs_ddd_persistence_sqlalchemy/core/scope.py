@@ -17,6 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     begin_for_reading,
     begin_for_writing,
     claim_shared_connection,
+    connection_of,
     release_shared_connection,
     watch,
 )
@@ -100,7 +101,7 @@ class SessionScope:
         unit = self._unit(uow)
         if unit is not None and unit.is_open:
             with unit.used_by_this_task():
-                connection = await unit.session.connection()
+                connection = await connection_of(unit.session)
                 try:
                     with _translated_errors(connection):
                         yield connection
@@ -124,7 +125,7 @@ class SessionScope:
         unit = self._unit(uow)
         if unit is not None and unit.is_open:
             with unit.used_by_this_task():
-                connection = await unit.session.connection()
+                connection = await connection_of(unit.session)
                 with _translated_errors(connection):
                     yield connection
         else:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CHANGED = "a migration changed a table while this transaction was using it: roll back and try again"
 _TRANSACTIONS = f"{__name__}.transactions"
+_CONNECTION = f"{__name__}.connection"
 _failed: WeakSet[Transaction] = WeakSet()
 _watched: WeakSet[Engine] = WeakSet()
 _READS = re.compile(r"\s*(SELECT|BEGIN|SAVEPOINT|RELEASE|ROLLBACK|SHOW|SET|PRAGMA|EXPLAIN|VALUES)\b", re.IGNORECASE)
@@ -39,6 +40,19 @@ def begin_for_writing(session: Session, transaction: SessionTransaction, connect
 def begin_for_reading(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     """Handle `after_begin` of a session that only reads."""
     _begin(session, transaction, connection, write=False)
+
+
+async def connection_of(session: AsyncSession) -> AsyncConnection:
+    """Return what `session.connection()` returns, remembered for as long as the session's transaction lasts."""
+    sync = session.sync_session
+    known: AsyncConnection | None = sync.info.get(_CONNECTION)
+    if known is not None and sync.in_transaction() and sync.is_active:
+        connection = known.sync_connection
+        if connection is not None and connection.in_transaction():
+            return known
+    connected: AsyncConnection = await session.connection()
+    sync.info[_CONNECTION] = connected
+    return connected
 
 
 def adopt(connection: Connection, session: Session, *, write: bool) -> None:
@@ -84,7 +98,7 @@ def _note_failure(context: ExceptionContext) -> None:
     if connection is None:
         return
     unwrapped = not isinstance(context.sqlalchemy_exception, DBAPIError)
-    stale = dialect_of(connection).must_reconnect(context.original_exception, direct=context.execution_context is None)
+    stale = dialect_of(connection).must_reconnect(context.original_exception)
     if stale:
         context.is_disconnect = True  # takes all connections of the pool out of use
     elif unwrapped:

@@ -92,11 +92,8 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
         """Tell whether the driver went by what it remembered of a table that another process has changed since."""
         return False
 
-    def must_reconnect(self, error: BaseException, *, direct: bool) -> bool:
-        """Tell from a driver's error whether connections that go by such a memory would not work again.
-
-        With `direct`, the memory is the driver's own, which only forgets on the connection that met the error.
-        """
+    def must_reconnect(self, error: BaseException) -> bool:
+        """Tell from a driver's error whether connections that go by such a memory would never work again."""
         return False
 
     @abstractmethod

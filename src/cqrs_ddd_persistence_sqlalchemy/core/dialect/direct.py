@@ -6,6 +6,7 @@ through its handling of them. What is left out is its execution context, which c
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -74,9 +75,9 @@ class Answer:
 class _Compiled:
     """A statement as the driver takes it."""
 
-    def __init__(self, statement: Any, dialect: Dialect) -> None:
+    def __init__(self, statement: Any, dialect: Dialect, spelling: str) -> None:
         compiled: Any = statement.compile(dialect=dialect)
-        self.sql: str = compiled.string
+        self.sql: str = compiled.string + spelling
         # Lists in IN (...) and values made in Python are put in as a statement is executed: SQLAlchemy's business.
         prefetched = getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ())
         self.is_plain = not compiled.post_compile_params and not prefetched
@@ -127,6 +128,8 @@ class DirectDialect:
 
     def __init__(self) -> None:
         self._compiled: WeakKeyDictionary[Dialect, WeakKeyDictionary[Any, _Compiled]] = WeakKeyDictionary()
+        self._spellings = itertools.count(1)
+        self._spelling = ""
 
     async def execute(
         self, connection: AsyncConnection, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
@@ -143,6 +146,7 @@ class DirectDialect:
         try:
             rows, count = await self._run(pooled, compiled.sql, values, returns_rows=bool(compiled.names))
         except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
+            self._learn(error)
             await _fail(connection, pooled, error, compiled.sql, tuple(values))
         return Answer(compiled.read(rows), compiled.names, count)
 
@@ -158,6 +162,7 @@ class DirectDialect:
         try:
             await self._run_many(pooled, compiled.sql, values)
         except BaseException as error:  # noqa: BLE001  (as above)
+            self._learn(error)
             await _fail(connection, pooled, error, compiled.sql, values)
 
     @abstractmethod
@@ -169,6 +174,16 @@ class DirectDialect:
     @abstractmethod
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each of the values."""
+
+    def _is_outdated(self, error: BaseException) -> bool:
+        """Tell whether a driver's connection has prepared the statement before a migration, as others may have."""
+        return False
+
+    def _learn(self, error: BaseException) -> None:
+        """Spell statements differently from now on, if need be: no connection has prepared those."""
+        if self._is_outdated(error):
+            self._compiled.clear()
+            self._spelling = f" /* {next(self._spellings)} */"
 
     @abstractmethod
     def _has_begun(self, pooled: PoolProxiedConnection) -> bool:
@@ -184,7 +199,7 @@ class DirectDialect:
         by_statement = self._compiled.setdefault(connection.dialect, WeakKeyDictionary())
         compiled = by_statement.get(statement)
         if compiled is None:
-            compiled = by_statement[statement] = _Compiled(statement, connection.dialect)
+            compiled = by_statement[statement] = _Compiled(statement, connection.dialect, self._spelling)
         return (pooled, compiled) if compiled.is_plain else (None, None)
 
     def _pooled(self, connection: AsyncConnection) -> PoolProxiedConnection | None:

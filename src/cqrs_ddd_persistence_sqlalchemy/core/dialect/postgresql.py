@@ -101,10 +101,10 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         """Recognise feature_not_supported ('cached plan must not change result type') and the driver's own check."""
         return isinstance(getattr(error.orig, "__cause__", None), _STALE)
 
-    def must_reconnect(self, error: BaseException, *, direct: bool) -> bool:
-        """Recognise all but the one error after which SQLAlchemy prepares its statements anew."""
+    def must_reconnect(self, error: BaseException) -> bool:
+        """Recognise all but the one error after which statements are prepared anew."""
         cause = error.__cause__ or error
-        return isinstance(cause, _STALE) and (direct or not isinstance(cause, asyncpg.InvalidCachedStatementError))
+        return isinstance(cause, _STALE) and not isinstance(cause, asyncpg.InvalidCachedStatementError)
 
     def misfits(self, error: DBAPIError) -> bool:
         """Recognise what a statement meets whose columns, types or conflict target are those of another table."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ class PostgreSQLDirect(DirectDialect):
 
     def _has_begun(self, pooled: PoolProxiedConnection) -> bool:
         return True  # _begun sees to it
+
+    def _is_outdated(self, error: BaseException) -> bool:
+        return isinstance(error, asyncpg.InvalidCachedStatementError)
 
     async def _run(
         self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Any], *, returns_rows: bool
