@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import positions_table, projection_positions, projection_runs
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
@@ -102,7 +102,7 @@ class SQLAlchemyProjectionPositionStore:
             else:
                 statement = _start_or_move_on(self._table, database, only_from_zero=expected is not None)
             while True:
-                if (await connection.execute(statement, values)).rowcount:
+                if (await execute_kept(connection, statement, values)).rowcount:
                     return True
                 if expected is None:
                     return False
@@ -118,8 +118,7 @@ class SQLAlchemyProjectionPositionStore:
         """Forget a projection's position, so that it starts again; returns False when there was none."""
         statement = _reset(self._table)
         async with self._scope.write(uow, single=True) as connection:
-            result = await connection.execute(statement, {"name": _check_name(projection_name)})
-            return bool(result.rowcount)
+            return bool((await execute_kept(connection, statement, {"name": _check_name(projection_name)})).rowcount)
 
     @repeated
     async def all_positions(self, *, uow: SQLAlchemyUnitOfWork | None = None) -> dict[str, int]:
@@ -169,7 +168,7 @@ class SQLAlchemyProjectionPositionStore:
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
 
     async def _read(self, connection: AsyncConnection, name: str) -> int | None:
-        position: int | None = await connection.scalar(_get(self._table), {"name": name})
+        position: int | None = (await execute_kept(connection, _get(self._table), {"name": name})).scalar()
         return position
 
 

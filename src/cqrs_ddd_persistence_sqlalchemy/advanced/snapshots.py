@@ -20,7 +20,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.snapshot_statements import (
     place_parameters,
     save,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
@@ -87,7 +87,7 @@ class SQLAlchemySnapshotStore:
             "schema_version": _check_schema_version(schema_version),
         }
         async with self._scope.write(uow, single=True) as connection:
-            await connection.execute(save(self._table, dialect_of(connection).name), parameters)
+            await execute_kept(connection, save(self._table, dialect_of(connection).name), parameters)
 
     @repeated
     async def get_latest_snapshot(
@@ -120,8 +120,7 @@ class SQLAlchemySnapshotStore:
             "schema_version": _check_schema_version(schema_version),
         }
         async with self._scope.read(uow) as connection:
-            row = (await connection.execute(latest(self._table), parameters)).mappings().first()
-            return None if row is None else dict(row)
+            return (await execute_kept(connection, latest(self._table), parameters)).mapping()
 
     @repeated
     async def delete_snapshot(
@@ -130,7 +129,7 @@ class SQLAlchemySnapshotStore:
         """Delete all snapshots of an aggregate, whatever their schema version; return how many they were."""
         parameters = _identified(aggregate_type, aggregate_id)
         async with self._scope.write(uow, single=True) as connection:
-            return int((await connection.execute(delete(self._table), parameters)).rowcount)
+            return (await execute_kept(connection, delete(self._table), parameters)).rowcount
 
     async def prune(
         self,

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    import sqlalchemy as sa
-
 
 @dataclass(slots=True)
 class _Stream:
@@ -64,7 +62,12 @@ class AppendPlan:
     @property
     def needs_savepoint(self) -> bool:
         """Whether the statement could write some of the batch and not the rest."""
-        return len(self.events) > 1 or self.events[0].position is not None
+        return len(self.events) > 1 or self.claims_positions
+
+    @property
+    def claims_positions(self) -> bool:
+        """Whether a second try would meet other positions: one that is drawn does not come back."""
+        return any(event.position is not None for event in self.events)
 
     def batch(self, json_time: Callable[[datetime], str]) -> str:
         """Return the rows as the JSON array that the INSERT reads."""
@@ -90,18 +93,18 @@ class AppendPlan:
             ]
         )
 
-    def stored(self, rows: Sequence[sa.Row[Any]]) -> list[StoredEvent] | None:
+    def stored(self, rows: Sequence[Sequence[Any]]) -> list[StoredEvent] | None:
         """Return the events as stored, or None when not all were, or not at the positions they claim."""
-        found = {row.event_id: row for row in rows}
+        found = {event_id: assigned for event_id, *assigned in rows}
         if len(found) < len(self.events):
             return None
         stored = []
         for event, documents in zip(self.events, self._documents, strict=True):
-            row = found[event.event_id]
-            if event.position not in (None, row.position):
-                self._positions_assigned = [found[each.event_id].position for each in self.events]
+            version, position, recorded_at = found[event.event_id]
+            if event.position not in (None, position):
+                self._positions_assigned = [found[each.event_id][1] for each in self.events]
                 return None
-            assigned = {"version": row.version, "position": row.position, "recorded_at": row.recorded_at}
+            assigned = {"version": version, "position": position, "recorded_at": recorded_at}
             stored.append(changed(event, documents | assigned))
         return stored
 

@@ -12,8 +12,11 @@ from cqrs_ddd_persistence_sqlalchemy.core.event_objects import FIELDS
 
 
 @lru_cache(maxsize=1024)
-def append_statement(table: sa.Table, dialect_name: str) -> sa.Insert:
-    """Insert a batch given as one JSON parameter; the versions are counted and compared by the statement itself."""
+def append_statement(table: sa.Table, dialect_name: str, *, holding: bool = False) -> sa.Insert:
+    """Insert a batch given as one JSON parameter; the versions are counted and compared by the statement itself.
+
+    With `holding`, it holds readers back before it draws a position (docs/decisions/0004).
+    """
     dialect = dialect_named(dialect_name)
     copied = [
         table.c[name]
@@ -43,6 +46,10 @@ def append_statement(table: sa.Table, dialect_name: str) -> sa.Insert:
         )
         .order_by(known.c.row_number)
     )
+    if holding:
+        held = dialect.floor(table).cte("held").prefix_with("MATERIALIZED")
+        # No row gets through to where its position is drawn before this condition has been looked at.
+        source = source.where(sa.select(sa.func.count(held.c.locked)).scalar_subquery() == sa.literal_column("1"))
     names = [*(column.name for column in copied), "version", "recorded_at"]
     insert: sa.Insert = dialect.insert(table).from_select(names, source).on_conflict_do_nothing()
     return insert.returning(table.c.event_id, table.c.version, table.c.position, table.c.recorded_at)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of, execute_kept, qualified_name
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import restored
 from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after, select_events
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_i
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -143,7 +143,7 @@ class SQLAlchemyEventStore:
                 "aggregate_types": _names("aggregate_types", aggregate_types),
             }
             wanted = {name: value for name, value in parameters.items() if value is not None}
-            return restored((await connection.execute(statement, wanted)).all())
+            return restored((await execute_kept(connection, statement, wanted)).rows)
 
     async def stream_after(
         self,
@@ -208,24 +208,32 @@ class SQLAlchemyEventStore:
 
     @repeated
     async def _carry_out(self, plan: AppendPlan, *, uow: SQLAlchemyUnitOfWork | None) -> list[StoredEvent]:
+        alone = not (plan.claims_positions or self._scope.joins(uow))
         while True:
             try:
                 async with self._scope.write(uow) as connection:
-                    return await self._append(connection, plan)
+                    return await self._append(connection, plan, all_or_nothing=alone)
+            except _RefusedError:
+                alone = False  # the second time, what is in the way is named
             except DBAPIError as error:
                 # Two batches that touch the same streams in opposite order: in a transaction of its own, try again.
                 if error.connection_invalidated or self._scope.joins(uow) or not _is_deadlock(error):
                     raise
 
-    async def _append(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent]:
+    async def _append(
+        self, connection: AsyncConnection, plan: AppendPlan, *, all_or_nothing: bool
+    ) -> list[StoredEvent]:
+        """Insert the batch; with `all_or_nothing`, the transaction sees to that and is lost where it is refused."""
+        needs_savepoint = plan.needs_savepoint and not all_or_nothing
         dialect = dialect_of(connection)
-        await dialect.hold_readers(connection, self._table)
-        statement = append_statement(self._table, dialect.name)
-        parameters = {"batch": plan.batch(dialect.json_time)}
+        batch = plan.batch(dialect.json_time)
         while True:
-            savepoint = await connection.begin_nested() if plan.needs_savepoint else None
-            rows = (await connection.execute(statement, parameters)).all()
-            stored = plan.stored(rows)
+            if needs_savepoint:
+                await dialect.hold_readers(connection, self._table)  # inside, a savepoint would end it
+            savepoint = await connection.begin_nested() if needs_savepoint else None
+            stored = plan.stored(await self._insert(connection, batch))
+            if stored is None and all_or_nothing:
+                raise _RefusedError
             if stored is not None:
                 if savepoint:
                     await savepoint.commit()
@@ -233,6 +241,18 @@ class SQLAlchemyEventStore:
             if savepoint:
                 await savepoint.rollback()
             await self._raise_conflict(connection, plan)
+
+    async def _insert(self, connection: AsyncConnection, batch: str) -> Sequence[Sequence[Any]]:
+        """Hold readers and insert what nothing is in the way of, in one statement where that can be."""
+        dialect = dialect_of(connection)
+        if not dialect.holds_nothing(connection, self._table):
+            await dialect.hold_readers(connection, self._table)
+            return (await execute_kept(connection, append_statement(self._table, dialect.name), {"batch": batch})).rows
+        statement = append_statement(self._table, dialect.name, holding=True)
+        parameters = {"batch": batch, "events": qualified_name(connection, self._table)}
+        rows = (await execute_kept(connection, statement, parameters)).rows
+        dialect.note_held(connection, self._table, certain=bool(rows))
+        return rows
 
     async def _raise_conflict(self, connection: AsyncConnection, plan: AppendPlan) -> None:
         """Name what was in the way, or return when that was another's append that has ended: then try again."""
@@ -253,6 +273,10 @@ class SQLAlchemyEventStore:
                     reason="an event with this event_id is stored already",
                 )
         plan.check_positions()
+
+
+class _RefusedError(Exception):
+    """Something is in the way of a batch, in a transaction of its own: roll back and find out what."""
 
 
 def _names(name: str, values: Collection[str] | None) -> list[str] | None:

@@ -43,16 +43,16 @@ def begin_for_reading(session: Session, transaction: SessionTransaction, connect
 
 
 async def connection_of(session: AsyncSession) -> AsyncConnection:
-    """Return what `session.connection()` returns, remembered for as long as the session's transaction lasts."""
+    """Return what `session.connection()` returns, remembered for as long as the (sub)transaction lasts."""
     sync = session.sync_session
-    known: AsyncConnection | None = sync.info.get(_CONNECTION)
-    if known is not None and sync.in_transaction() and sync.is_active:
-        connection = known.sync_connection
-        if connection is not None and connection.in_transaction():
-            return known
-    connected: AsyncConnection = await session.connection()
-    sync.info[_CONNECTION] = connected
-    return connected
+    current = sync.get_nested_transaction() or sync.get_transaction()
+    if current is not None and current.is_active:
+        known, connection = sync.info.get(_CONNECTION, (None, None))
+        if known is current and connection.in_transaction():
+            return connection  # type: ignore[no-any-return]
+    connection = await session.connection()
+    sync.info[_CONNECTION] = (sync.get_nested_transaction() or sync.get_transaction(), connection)
+    return connection
 
 
 def adopt(connection: Connection, session: Session, *, write: bool) -> None:

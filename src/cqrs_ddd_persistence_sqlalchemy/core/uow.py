@@ -241,8 +241,8 @@ class SQLAlchemyUnitOfWork:
             event.listen(connection, "before_cursor_execute", self._note_statement, retval=True)
 
     @only_for_foreign_statements
-    def _note_statement(  # noqa: PLR0913, PLR0917  (SQLAlchemy's arguments)
-        self, _connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    def _note_statement(
+        self, _connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: object
     ) -> tuple[str, Any]:
         # What the stores send is noted by their scope, which knows whether it was refused.
         if self._user is None and may_write(statement):

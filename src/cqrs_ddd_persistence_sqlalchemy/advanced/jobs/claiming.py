@@ -11,6 +11,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.taking import TakenJobs
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
@@ -77,7 +78,7 @@ class ClaimedJobs(TakenJobs[Job]):
             values["queues"] = _names(queues)
         async with self._scope.read(uow) as connection:
             statement = statements.has_due(self._rows.table, connection.dialect.name, in_queues=queues is not None)
-            return bool(await connection.scalar(statement, values))
+            return bool((await execute_kept(connection, statement, values)).scalar())
 
     @repeated
     async def heartbeat(
@@ -102,12 +103,12 @@ class ClaimedJobs(TakenJobs[Job]):
         }
         async with self._scope.write(uow, single=True) as connection:
             statement = statements.renew(self._rows.table, connection.dialect.name)
-            row = (await connection.execute(statement, values)).one_or_none()
+            row = (await execute_kept(connection, statement, values)).mapping()
             if row is None:
                 raise LeaseLostError("job", (claim.id,))
-        claim.lease_until = row.lease_until
-        vars(claim.job)["cancellation_requested_at"] = row.cancellation_requested_at
-        return row.cancellation_requested_at is not None
+        claim.lease_until = row["lease_until"]
+        vars(claim.job)["cancellation_requested_at"] = row["cancellation_requested_at"]
+        return row["cancellation_requested_at"] is not None
 
     async def complete(
         self, claims: JobClaim[Job] | Iterable[JobClaim[Job]], *, uow: SQLAlchemyUnitOfWork | None = None
@@ -139,8 +140,8 @@ class ClaimedJobs(TakenJobs[Job]):
         batch = dumps([self._outcome(ended[claim.id], claim.token) for claim in claims])
         async with self._scope.write(uow) as connection:
             statement = statements.complete(self._rows.table, connection.dialect.name)
-            result = await connection.execute(statement, {"batch": batch, "of_type": self._type})
-            rows = {row["id"]: row for row in result.mappings()}
+            answer = await execute_kept(connection, statement, {"batch": batch, "of_type": self._type})
+            rows = {row["id"]: row for row in answer.mappings()}
             for claim in claims:
                 if claim.id in rows:
                     row = {**vars(ended[claim.id]), **rows[claim.id]}
@@ -207,11 +208,11 @@ class ClaimedJobs(TakenJobs[Job]):
     ) -> JobStatus:
         job = claim.job
         values = {**self._mine(claim), **_progress(job), "remembered": self._state(job), **further}
-        row = (await connection.execute(statement, values)).mappings().one_or_none()
+        row = (await execute_kept(connection, statement, values)).mapping()
         if row is None:
             raise LeaseLostError("job", (claim.id,))
         names = ("status", "retry_count", "run_at", "error", "finished_at", "cancellation_requested_at")
-        await connection.run_sync(self._end_of_claim, job, dict(row), *names)
+        await connection.run_sync(self._end_of_claim, job, row, *names)
         return JobStatus(row["status"])
 
     def _mine(self, claim: JobClaim[Job]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import IN_COLUMNS, Job
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import job_schedules
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
 from cqrs_ddd_persistence_sqlalchemy.core.channels import JOBS_CHANNEL
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
@@ -115,9 +115,8 @@ class QueuedJobs(ClaimedJobs[Job]):
     @repeated
     async def _last_tick(self, schedule: str, *, uow: SQLAlchemyUnitOfWork | None) -> datetime | None:
         async with self._scope.read(uow) as connection:
-            found: datetime | None = await connection.scalar(
-                statements.last_tick(self._schedules), {"schedule": schedule}
-            )
+            answer = await execute_kept(connection, statements.last_tick(self._schedules), {"schedule": schedule})
+        found: datetime | None = answer.scalar()
         return found
 
     @repeated
@@ -133,8 +132,10 @@ class QueuedJobs(ClaimedJobs[Job]):
         values = {"schedule": schedule, "tick": tick}
         async with self._scope.write(uow) as connection:
             if is_new:
-                await connection.execute(statements.begin_schedule(self._schedules, connection.dialect.name), values)
-            elif (await connection.execute(statements.advance_schedule(self._schedules), values)).rowcount:
+                await execute_kept(
+                    connection, statements.begin_schedule(self._schedules, connection.dialect.name), values
+                )
+            elif (await execute_kept(connection, statements.advance_schedule(self._schedules), values)).rowcount:
                 return await self._insert_new(connection, self._checked([job_factory()]))
         return []
 
@@ -145,11 +146,12 @@ class QueuedJobs(ClaimedJobs[Job]):
         json_time = dialect_of(connection).json_time
         batch = dumps([self._as_json(job, number, json_time) for number, job in enumerate(ordered)])
         statement = statements.enqueue(self._rows.table, connection.dialect.name)
-        rows = {row.id: row for row in await connection.execute(statement, {"batch": batch})}
-        for job_id, row in rows.items():
+        answer = await execute_kept(connection, statement, {"batch": batch})
+        rows = dict(map(tuple, answer.rows))
+        for job_id, run_at in rows.items():
             await connection.run_sync(self._stamp, new[job_id], 1)
             if new[job_id].delay is not None:
-                await connection.run_sync(self._tell, new[job_id], {"run_at": row.run_at})
+                await connection.run_sync(self._tell, new[job_id], {"run_at": run_at})
         return [job_id for job_id in new if job_id in rows]
 
     def _checked(self, jobs: Iterable[Job]) -> builtins.list[Job]:

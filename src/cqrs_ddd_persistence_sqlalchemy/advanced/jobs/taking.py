@@ -10,6 +10,7 @@ from cqrs_ddd_advanced_core.error_text import described, shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job, JobRows
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 
 if TYPE_CHECKING:
     import builtins
@@ -31,9 +32,9 @@ class TakenJobs(JobRows[Job]):
         self, connection: AsyncConnection, limit: int, values: Mapping[str, Any]
     ) -> builtins.list[JobClaim[Job]]:
         statement = statements.claim(self._rows.table, connection.dialect.name, in_queues="queues" in values)
-        rows = (await connection.execute(statement, {**values, "at_most": limit})).mappings().all()
+        rows = (await execute_kept(connection, statement, {**values, "at_most": limit})).mappings()
         claims = []
-        for row in sorted(map(dict, rows), key=lambda row: (-row["priority"], row["due_at"], row["id"])):
+        for row in sorted(rows, key=lambda row: (-row["priority"], row["due_at"], row["id"])):
             try:
                 job = self._entity(row)
             except _UNREADABLE as error:
@@ -55,12 +56,12 @@ class TakenJobs(JobRows[Job]):
             "now_total_items": row["total_items"],
             "now_processed_items": row["processed_items"],
         }
-        await connection.execute(statements.fail(self._rows.table, connection.dialect.name), values)
+        await execute_kept(connection, statements.fail(self._rows.table, connection.dialect.name), values)
 
     async def _take_back(self, connection: AsyncConnection, limit: int) -> int:
         statement = statements.release_expired(self._rows.table, connection.dialect.name)
         values = {"of_type": self._type, "at_most": limit, "text": _CRASHED}
-        rows = (await connection.execute(statement, values)).all()
-        for row in rows:
-            logger.warning("job %r is taken back from worker %r, and is %s now", row.id, row.worker_id, row.status)
+        rows = (await execute_kept(connection, statement, values)).rows
+        for job_id, status, worker_id in rows:
+            logger.warning("job %r is taken back from worker %r, and is %s now", job_id, worker_id, status)
         return len(rows)

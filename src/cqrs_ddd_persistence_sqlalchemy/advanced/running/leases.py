@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError, ProjectionPausedError
@@ -65,13 +65,13 @@ class Leases:
         """Take the lease if it is free and the projection is not paused; None otherwise."""
         async with self._scope.read(uow) as connection:  # spares the others a writing transaction at each poll
             statement = _taken(self._table, connection.dialect.name)
-            if await connection.scalar(statement, {"name": self._name, "asking": self._owner}):
+            if (await execute_kept(connection, statement, {"name": self._name, "asking": self._owner})).scalar():
                 return None
         async with self._scope.write(uow, single=True) as connection:
             statement = _acquire(self._table, connection.dialect.name)
             values = {"name": self._name, "asking": self._owner, "seconds": self._seconds}
-            row = (await connection.execute(statement, values)).one_or_none()
-        return None if row is None else Lease(self._name, row.token, row.error is not None)
+            row = (await execute_kept(connection, statement, values)).mapping()
+        return None if row is None else Lease(self._name, row["token"], row["error"] is not None)
 
     async def renew(self, lease: Lease, *, uow: SQLAlchemyUnitOfWork | None = None, forget: bool = False) -> None:
         """Make the lease last on, in the transaction of a batch or in one of its own.
@@ -89,7 +89,7 @@ class Leases:
         async with self._scope.write(uow, single=True) as connection:
             statement = _renew(self._table, connection.dialect.name, forget=forget)
             values = {"name": self._name, "held": lease.token, "seconds": self._seconds}
-            self._must_be_mine((await connection.execute(statement, values)).rowcount)
+            self._must_be_mine((await execute_kept(connection, statement, values)).rowcount)
 
     async def release(self, lease: Lease) -> None:
         """Give the lease back, unless it is lost."""

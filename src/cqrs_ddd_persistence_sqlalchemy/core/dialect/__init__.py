@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     READ_ONLY,
@@ -10,6 +10,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     TableDescription,
     TableRef,
     effective_schema,
+    qualified_name,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import Answer, only_for_foreign_statements
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
@@ -33,6 +34,9 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.urls import async_url
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import sqlalchemy as sa
     from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -58,10 +62,12 @@ __all__ = [
     "dialect_named",
     "dialect_of",
     "effective_schema",
+    "execute_kept",
     "identifier",
     "only_for_foreign_statements",
     "portable_literal",
     "prepare_for_reflection",
+    "qualified_name",
 ]
 
 DIALECTS: dict[str, DatabaseDialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
@@ -82,6 +88,13 @@ def dialect_named(name: str) -> DatabaseDialect:
         return DIALECTS[name]
     except KeyError:
         raise PersistenceError(f"database {name!r} is not supported; use {' or '.join(DIALECTS)}") from None
+
+
+async def execute_kept(
+    connection: AsyncConnection, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+) -> Answer:
+    """Execute a statement that is built once and kept; its compiled form is kept, too, for as long as it lives."""
+    return await dialect_of(connection).execute(connection, statement, parameters)
 
 
 def configure_engine(engine: AsyncEngine, *, transaction_pooling: bool = False) -> AsyncEngine:

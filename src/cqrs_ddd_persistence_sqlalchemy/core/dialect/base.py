@@ -136,6 +136,18 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
         """Keep readers by position below what this transaction is about to append, until it ends."""
 
     @abstractmethod
+    def floor(self, events: sa.Table) -> sa.Select[Any]:
+        """Return what `hold_readers` executes where nothing is held yet; the parameter `events` is the table's name."""
+
+    @abstractmethod
+    def holds_nothing(self, connection: AsyncConnection, events: sa.Table) -> bool:
+        """Tell whether a transaction that appends has yet to hold readers, and has certainly not begun to."""
+
+    @abstractmethod
+    def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
+        """Remember that a statement with `floor` in it was executed; without rows, it may have held nothing."""
+
+    @abstractmethod
     async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> int | None:
         """Return the position up to which nothing can appear any more, or None for 'everything committed'."""
 

@@ -84,9 +84,9 @@ class _Compiled:
         if not self.is_plain:
             return
         self._binds = [self._bind(name, compiled.binds[name], dialect) for name in compiled.positiontup]
-        columns = tuple(statement.exported_columns)
-        self.names = [column.name for column in columns]
-        self._processors = [(n, _reads(column.type, dialect)) for n, column in enumerate(columns)]
+        columns = statement.exported_columns.items()
+        self.names = [name for name, _ in columns]
+        self._processors = [(n, _reads(column.type, dialect)) for n, (_, column) in enumerate(columns)]
         self._processors = [(n, process) for n, process in self._processors if process is not None]
 
     @staticmethod
@@ -219,13 +219,15 @@ class DirectDialect:
         return sync.connection if transaction.is_active and self._has_begun(sync.connection) else None
 
 
-async def _fail(connection: AsyncConnection, pooled: PoolProxiedConnection, error: BaseException, sql: str, values: Any) -> NoReturn:
+async def _fail(
+    connection: AsyncConnection, pooled: PoolProxiedConnection, error: BaseException, sql: str, values: Any
+) -> NoReturn:
     """Let SQLAlchemy make of the driver's error what it makes of its own: wrap it, invalidate, tell listeners."""
 
     def handle(sync: Any) -> None:
         try:
             try:
-                raise error
+                raise error  # noqa: TRY301  (inside a greenlet there is no current exception)
             except Exception as ours:  # noqa: BLE001
                 pooled.dbapi_connection._handle_exception(ours)  # type: ignore[union-attr]  # noqa: SLF001
         except BaseException as translated:  # noqa: BLE001

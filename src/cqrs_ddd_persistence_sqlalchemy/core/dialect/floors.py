@@ -39,7 +39,8 @@ def hold_floor(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
     With `only_if_not_held`, do nothing where this transaction has such a lock already.
     """
     sequence = _sequence(events)
-    statement = sa.select(sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence))))
+    locked = sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence)))
+    statement = sa.select(locked.label("locked"))
     statement = statement.select_from(sequence)
     if only_if_not_held:
         statement = statement.where(
@@ -65,7 +66,7 @@ def read_last_value(events: sa.Table) -> sa.Select[Any]:
 
 # The floors are known modulo 2^32; the signed distance from the last value recovers them. Own appends are visible
 # to their transaction and hold back others only.
-LOWEST_FLOOR = sa.text(
+LOWEST_FLOOR: sa.TextualSelect = sa.text(
     """
     SELECT min(CAST(:last AS bigint)
                + (objid::bigint - CAST(:last AS bigint) % 4294967296 + 6442450944) % 4294967296 - 2147483648)
@@ -74,4 +75,4 @@ LOWEST_FLOOR = sa.text(
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND classid::bigint = CAST(:oid AS bigint) AND pid IS DISTINCT FROM pg_backend_pid()
     """
-)
+).columns(floor=sa.BigInteger)

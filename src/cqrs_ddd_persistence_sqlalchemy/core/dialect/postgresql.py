@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 # string_data_right_truncation, numeric_value_out_of_range.
 _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 
+_UNCERTAIN = SimpleNamespace(is_active=False)
+
 _STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
 
 
@@ -51,7 +54,7 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
     def __init__(self) -> None:
         super().__init__()
         # For each open transaction and table: the (sub)transaction that took the lock of hold_readers.
-        self._holding: WeakKeyDictionary[Transaction, dict[str, Transaction]] = WeakKeyDictionary()
+        self._holding: WeakKeyDictionary[Transaction, dict[str, Any]] = WeakKeyDictionary()
 
     def configure(self, engine: Engine) -> None:
         """Leave the engine alone: PostgreSQL's defaults are the recommended settings."""
@@ -155,20 +158,36 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         sees this lock stops at the floor it names (`readable_position`). The lock ends with the transaction; inside a
         savepoint it would end with the savepoint, hence the note of which (sub)transaction took it.
         """
-        sync = connection.sync_connection
-        root = sync.get_transaction() if sync else None
-        if sync is None or root is None:
-            raise PersistenceError("appending needs a transaction; the connection is in autocommit mode")
         key = qualified_name(connection, events)
-        holding = self._holding.setdefault(root, {})
-        holder = holding.get(key)
+        holder = self._holders(connection).get(key)
         if holder is not None and holder.is_active:
             return
         # A savepoint that took the lock and was released has left it with its parent, one that was rolled back has
         # not: ask the server, rather than take one lock a savepoint until its lock table is full.
         statement = hold_floor(events, only_if_not_held=holder is not None)
-        await connection.execute(statement, {"events": key})
-        holding[key] = sync.get_nested_transaction() or root
+        await self.execute(connection, statement, {"events": key})
+        self.note_held(connection, events, certain=True)
+
+    def floor(self, events: sa.Table) -> sa.Select[Any]:
+        """Lock the floor."""
+        return hold_floor(events, only_if_not_held=False)
+
+    def holds_nothing(self, connection: AsyncConnection, events: sa.Table) -> bool:
+        """Look at what is noted."""
+        return qualified_name(connection, events) not in self._holders(connection)
+
+    def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
+        """Note which (sub)transaction holds the lock; an inactive one has the server asked the next time."""
+        sync: Any = connection.sync_connection
+        holder = sync.get_nested_transaction() or sync.get_transaction() if certain else _UNCERTAIN
+        self._holders(connection)[qualified_name(connection, events)] = holder
+
+    def _holders(self, connection: AsyncConnection) -> dict[str, Any]:
+        sync = connection.sync_connection
+        root = sync.get_transaction() if sync else None
+        if root is None:
+            raise PersistenceError("appending needs a transaction; the connection is in autocommit mode")
+        return self._holding.setdefault(root, {})
 
     async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> int | None:
         """Return the lower of the sequence's last value and the lowest floor held by another transaction.
@@ -178,16 +197,17 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         listed in the second statement or has ended, and its rows are there for the third.
         """
         key = qualified_name(connection, events)
-        row = (await connection.execute(read_last_value(events), {"events": key})).one()
-        if row.in_recovery:
+        answer = await self.execute(connection, read_last_value(events), {"events": key})
+        last, oid, isolation, is_standby = answer.rows[0]
+        if is_standby:
             raise PersistenceError("reading events by position needs the primary: a standby does not show who appends")
-        if row.isolation != "read committed":
+        if isolation != "read committed":
             raise PersistenceError(
-                f"reading events by position needs READ COMMITTED, this transaction is {row.isolation.upper()}: "
+                f"reading events by position needs READ COMMITTED, this transaction is {isolation.upper()}: "
                 "use a unit of work of its own for it"
             )
-        floor = await connection.scalar(LOWEST_FLOOR, {"oid": row.oid, "last": row.last})
-        return int(row.last if floor is None else min(row.last, floor))
+        floor = (await self.execute(connection, LOWEST_FLOOR, {"oid": oid, "last": last})).scalar()
+        return int(last if floor is None else min(last, floor))
 
     async def look(
         self, connection: AsyncConnection, revisions: TableRef, tables: Sequence[TableRef]

@@ -24,14 +24,14 @@ class SQLiteDirect(DirectDialect):
     ) -> tuple[Sequence[Sequence[Any]], int]:
         driver: Any = pooled.driver_connection
 
-        def run() -> tuple[Sequence[Sequence[Any]], int]:
+        def run(sql: str) -> tuple[Sequence[Sequence[Any]], int]:
             cursor: sqlite3.Cursor = driver._conn.execute(sql, values)  # noqa: SLF001
             try:
                 return cursor.fetchall() if returns_rows else (), cursor.rowcount
             finally:
                 cursor.close()
 
-        answer: tuple[Sequence[Sequence[Any]], int] = await driver._execute(run)  # noqa: SLF001
+        answer: tuple[Sequence[Sequence[Any]], int] = await driver._execute(run, sql)  # noqa: SLF001
         return answer
 
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:

@@ -1,7 +1,7 @@
 SELECT pg_advisory_xact_lock_shared(CAST((CAST(CAST(CAST($1::VARCHAR AS REGCLASS) AS OID) AS BIGINT) +
     $2::BIGINT) % $3::BIGINT - $4::BIGINT AS INTEGER), CAST((CASE WHEN events_position_seq.is_called THEN
     events_position_seq.last_value ELSE events_position_seq.last_value - $5::BIGINT END + $6::BIGINT) %
-    $7::BIGINT - $8::BIGINT AS INTEGER)) AS pg_advisory_xact_lock_shared_1
+    $7::BIGINT - $8::BIGINT AS INTEGER)) AS locked
 FROM events_position_seq;
 
 SAVEPOINT sa_savepoint_1;
