@@ -89,15 +89,28 @@ def upsert(collection: Collection, dialect_name: str, columns: tuple[str, ...], 
     table = collection.table
     insert = dialect_named(dialect_name).insert(table)
     insert = insert.values({name: sa.bindparam(parameter(name), type_=table.c[name].type) for name in columns})
+    return _on_conflict(collection, insert, columns, *_conditions(table, guards))
+
+
+def _on_conflict(
+    collection: Collection, insert: Any, columns: tuple[str, ...], *conditions: sa.ColumnElement[bool]
+) -> Any:
     changes = {name: insert.excluded[name] for name in columns if name not in collection.key}
     changes |= _counted_version(collection, columns)
-    elements = [table.c[name] for name in collection.key]
+    elements = [collection.table.c[name] for name in collection.key]
     if not changes:
         return insert.on_conflict_do_nothing(index_elements=elements)
-    conditions = _conditions(table, guards)
     return insert.on_conflict_do_update(
         index_elements=elements, set_=changes, where=sa.and_(*conditions) if conditions else None
     )
+
+
+@lru_cache(maxsize=1024)
+def merge(collection: Collection, dialect_name: str, columns: tuple[str, ...], source: sa.TableClause) -> Any:
+    """Insert the rows of a table with these columns, or change them in the rows that are there."""
+    insert = dialect_named(dialect_name).insert(collection.table)
+    insert = insert.from_select(columns, sa.select(*(source.c[name] for name in columns)))
+    return _on_conflict(collection, insert, columns)
 
 
 @lru_cache(maxsize=4096)

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.auto_ddl import create_collection
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import batches
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete, guarded
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.reader import CHUNK, ProjectionReader, digits_of
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.reader import ProjectionReader, digits_of
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import (
     delete_row,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 Document = Mapping[str, Any] | BaseModel
+_BULK = 5000
 
 
 class SQLAlchemyProjectionStore(ProjectionReader):
@@ -134,12 +136,13 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         # A chunk is read from an iterator that may have no beginning to go back to: so the chunk is what is repeated,
         # in a savepoint of its own. The outer one makes it all or nothing.
         async with self._scope.write(uow) as connection, connection.begin_nested():
-            for chunk in chunked(docs, CHUNK):
+            for chunk in chunked(docs, _BULK):
 
                 async def work(connection: AsyncConnection, found: Collection, docs: list[Document] = chunk) -> None:
-                    rows = [complete(found, None, doc, digits_of(connection)) for doc in docs]
+                    rows = list(batches(found, docs, digits_of(connection)))
                     async with violations_named(connection, found, always=True):
-                        await write_rows(connection, found, rows)
+                        for batch in rows:
+                            await write_rows(connection, found, batch)
 
                 await self._healed(connection, collection, work, doc_id_field)
                 count += len(chunk)

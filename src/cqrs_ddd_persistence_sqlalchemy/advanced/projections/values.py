@@ -18,7 +18,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_INTEGER_BITS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}
+INTEGER_BITS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}
 _UUID = re.compile(r"[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\1){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _INT64 = 1 << 63
 _FIRST_WITH_EXPONENT = 1e16  # from here on Python writes floats as 1e+16
@@ -84,7 +84,7 @@ def _text(column_type: ColumnType, value: Any) -> str:
 def _integer(column_type: ColumnType, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _RefusedError("it takes a whole number (int)")
-    limit = 1 << _INTEGER_BITS[column_type.kind]
+    limit = 1 << INTEGER_BITS[column_type.kind]
     if not -limit <= value < limit:
         raise _RefusedError(f"it takes {-limit} to {limit - 1}")
     return int(value)

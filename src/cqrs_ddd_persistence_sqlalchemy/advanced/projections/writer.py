@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards, parameter
@@ -14,10 +14,11 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import Batch
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import Collection
 
 _NO_GUARDS = Guards()
@@ -63,17 +64,41 @@ async def write_row(
     raise _unexplained(collection, key)
 
 
-async def write_rows(connection: AsyncConnection, collection: Collection, rows: list[dict[str, Any]]) -> None:
+async def write_rows(connection: AsyncConnection, collection: Collection, batch: Batch) -> None:
     """Insert or change rows one after the other, without guards."""
-    for group in _same_columns(rows):
-        columns = tuple(group[0])
-        if collection.required.issubset(columns):
-            statement = statements.upsert(collection, connection.dialect.name, columns, frozenset())
-            rows_of_group = [_parameters(values) for values in group]
-            await dialect_of(connection).execute_many(connection, statement, rows_of_group)
-        else:
-            for values in group:
-                await write_row(connection, collection, values, _NO_GUARDS)
+    columns, dialect = batch.columns, dialect_of(connection)
+    if not collection.required.issubset(columns):
+        for row in batch.rows:
+            await write_row(connection, collection, dict(zip(columns, row, strict=True)), _NO_GUARDS)
+    elif not await _merged(connection, collection, batch):
+        statement = statements.upsert(collection, dialect.name, columns, frozenset())
+        await dialect.execute_many(connection, statement, [parameter(name) for name in columns], batch.rows)
+
+
+async def _merged(connection: AsyncConnection, collection: Collection, batch: Batch) -> bool:
+    """Write rows by one statement from a table into which they are copied; False where that is no help, or cannot be.
+
+    Rows of the same key would meet in that statement, which then is none the database can execute.
+    """
+    dialect = dialect_of(connection)
+    if len(batch.rows) < dialect.copies_from:
+        return False
+    keys = {row[: len(collection.key)] for row in batch.rows}
+    if len(keys) < len(batch.rows):
+        return False
+    try:
+        async with connection.begin_nested():
+            source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows)
+            if source is None:
+                return False
+            merge = statements.merge(collection, dialect.name, batch.columns, source)
+            await dialect.execute(connection, merge)
+            await dialect.drop_copied(connection)
+    except DBAPIError as error:
+        if not dialect.cannot_merge(error):
+            raise
+        return False
+    return True
 
 
 async def delete_row(connection: AsyncConnection, collection: Collection, key: dict[str, Any], guards: Guards) -> bool:
@@ -136,15 +161,3 @@ async def violations_named(
 
 def _parameters(values: dict[str, Any]) -> dict[str, Any]:
     return {parameter(name): value for name, value in values.items()}
-
-
-def _same_columns(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Group neighbours with the same columns; the order stays, as one document may make way for the next."""
-    group: list[dict[str, Any]] = []
-    for row in rows:
-        if group and group[0].keys() != row.keys():
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group

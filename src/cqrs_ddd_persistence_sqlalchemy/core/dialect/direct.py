@@ -7,6 +7,7 @@ through its handling of them. What is left out is its execution context, which c
 from __future__ import annotations
 
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -97,6 +99,15 @@ class _Compiled:
             return name, process, None
         return None, None, process(bind.value) if process else bind.value
 
+    def many_values(self, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Return what the driver binds for each of some rows."""
+        indexes = {name: n for n, name in enumerate(names)}
+        binds = [(None if name is None else indexes[name], process, fixed) for name, process, fixed in self._binds]
+        return [
+            [fixed if n is None else row[n] if process is None else process(row[n]) for n, process, fixed in binds]
+            for row in rows
+        ]
+
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
         """Return what the driver binds."""
         return [
@@ -147,23 +158,50 @@ class DirectDialect:
             rows, count = await self._run(pooled, compiled.sql, values, returns_rows=bool(compiled.names))
         except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
             self._learn(error)
-            await _fail(connection, pooled, error, compiled.sql, tuple(values))
+            await fail(connection, pooled, error, compiled.sql, tuple(values))
         return Answer(compiled.read(rows), compiled.names, count)
 
     async def execute_many(
-        self, connection: AsyncConnection, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]
+        self,
+        connection: AsyncConnection,
+        statement: sa.Executable,
+        names: Sequence[str],
+        rows: Sequence[Sequence[Any]],
     ) -> None:
-        """Execute a statement that is made once and kept for each of some parameters."""
+        """Execute a statement that is made once and kept for each of some rows of parameters, which have `names`."""
         pooled, compiled = self._direct(connection, statement)
         if pooled is None or compiled is None:
-            await connection.execute(statement, parameters)
+            await connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
             return
-        values = [compiled.values(each) for each in parameters]
+        values = compiled.many_values(names, rows)
         try:
             await self._run_many(pooled, compiled.sql, values)
         except BaseException as error:  # noqa: BLE001  (as above)
             self._learn(error)
-            await _fail(connection, pooled, error, compiled.sql, values)
+            await fail(connection, pooled, error, compiled.sql, values)
+
+    #: From how many rows on a table to copy them into is worth its making.
+    copies_from: float = math.inf
+
+    async def copy_rows(
+        self,
+        connection: AsyncConnection,
+        table: sa.Table,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+    ) -> sa.TableClause | None:
+        """Copy rows into a temporary table with some of a table's columns; None where it cannot be.
+
+        `drop_copied` ends it, or rolling back to the savepoint in which it was made.
+        """
+        return None
+
+    async def drop_copied(self, connection: AsyncConnection) -> None:
+        """Drop what `copy_rows` has made."""
+
+    def cannot_merge(self, error: DBAPIError) -> bool:
+        """Tell whether copying and merging was refused where row by row would not be."""
+        return False
 
     @abstractmethod
     async def _run(
@@ -219,7 +257,7 @@ class DirectDialect:
         return sync.connection if transaction.is_active and self._has_begun(sync.connection) else None
 
 
-async def _fail(
+async def fail(
     connection: AsyncConnection, pooled: PoolProxiedConnection, error: BaseException, sql: str, values: Any
 ) -> NoReturn:
     """Let SQLAlchemy make of the driver's error what it makes of its own: wrap it, invalidate, tell listeners."""
