@@ -13,6 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
@@ -66,4 +67,9 @@ async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[A
 def is_alone(connection: AsyncConnection) -> bool:
     """Tell whether each statement on the connection is committed by itself, so that no other can be lost with it."""
     sync = connection.sync_connection
-    return sync is not None and sync.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    return sync is not None and commits_each_statement(sync)
+
+
+def commits_each_statement(connection: Connection) -> bool:
+    """Tell what `is_alone` tells."""
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"

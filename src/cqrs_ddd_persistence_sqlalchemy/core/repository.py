@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import (
     VERSION,
@@ -20,6 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.mapping import (
     stamp,
     stored_version,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import CREATED_AT, UPDATED_AT, EntityStatements
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_schema
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ID = TypeVar("ID")
-
-UPDATED_AT = "updated_at"
-CREATED_AT = "created_at"
 
 
 class SQLAlchemyRepository(Generic[T, ID]):
@@ -117,7 +116,7 @@ class SQLAlchemyRepository(Generic[T, ID]):
         self._rows.check_class(entity)
         values = self._rows.values(self.to_model(entity))
         expected = stored_version(entity)
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=self._is_written_at_once(entity)) as connection:
             values |= {**self._computed(entity, connection), **further(connection)}
             if expected is None:
                 await self._insert(connection, values)
@@ -134,8 +133,9 @@ class SQLAlchemyRepository(Generic[T, ID]):
     @repeated
     async def get(self, entity_id: ID, *, uow: SQLAlchemyUnitOfWork | None = None) -> T | None:
         """Return the entity with this id, or None."""
-        found = await self._select(self._rows.key == entity_id, limit=1, uow=uow)
-        return found[0] if found else None
+        async with self._scope.read(uow) as connection:
+            row = await self._statements.get(connection, entity_id)
+        return None if row is None else self._entity(row)
 
     @repeated
     async def exists(self, entity_id: ID, *, uow: SQLAlchemyUnitOfWork | None = None) -> bool:
@@ -218,6 +218,11 @@ class SQLAlchemyRepository(Generic[T, ID]):
         del entity, connection  # here, columns have what entities have
         return {}
 
+    def _is_written_at_once(self, entity: T) -> bool:
+        """Tell whether `_written` has nothing to look up."""
+        del entity
+        return True
+
     async def _written(self, connection: AsyncConnection, entity: T) -> None:
         """Let an entity know what the database has computed."""
 
@@ -231,30 +236,22 @@ class SQLAlchemyRepository(Generic[T, ID]):
         return entity
 
     async def _insert(self, connection: AsyncConnection, values: dict[str, Any]) -> None:
-        dialect = dialect_of(connection)
-        now = dict.fromkeys({UPDATED_AT, CREATED_AT} & self._rows.columns.keys(), dialect.now)
-        row = {self._rows.columns[name]: value for name, value in {**values, **now, VERSION: 1}.items()}
-        statement = dialect.insert(self._rows.table).values(row)
         # Any conflict at all: an error would spoil the transaction. Which one it was is looked up afterwards.
-        if not (await connection.execute(statement.on_conflict_do_nothing())).rowcount:
+        if not await self._statements.insert(connection, values):
             await self._raise_conflict(connection, values[self._rows.id_attribute], None)
             async with self._violations_named(connection):
-                await connection.execute(statement)  # which says so, or succeeds as the other row is gone
+                # It says so, or succeeds as the other row is gone.
+                await connection.execute(self._statements.insert_or_raise(connection, values))
 
     async def _update(self, connection: AsyncConnection, values: dict[str, Any], expected: int) -> None:
-        entity_id = values[self._rows.id_attribute]
-        changes = {name: value for name, value in values.items() if name not in {self._rows.id_attribute, CREATED_AT}}
-        if UPDATED_AT in self._rows.columns:
-            changes[UPDATED_AT] = dialect_of(connection).now
-        row = {self._rows.columns[name]: value for name, value in {**changes, VERSION: expected + 1}.items()}
-        version = self._rows.columns[VERSION]
-        statement = sa.update(self._rows.table).where(
-            self._rows.key == entity_id, version == expected, *self._conditions()
-        )
         async with self._violations_named(connection):
-            written = (await connection.execute(statement.values(row))).rowcount
+            written = await self._statements.update(connection, values, expected)
         if not written:
-            await self._raise_conflict(connection, entity_id, expected)
+            await self._raise_conflict(connection, values[self._rows.id_attribute], expected)
+
+    @cached_property
+    def _statements(self) -> EntityStatements:
+        return EntityStatements(self._rows, self._conditions())
 
     async def _raise_conflict(self, connection: AsyncConnection, entity_id: Any, expected: int | None) -> None:
         """Name the version in the way; where a new entity meets no row of its id, it was another constraint."""
@@ -267,7 +264,8 @@ class SQLAlchemyRepository(Generic[T, ID]):
     async def _violations_named(self, connection: AsyncConnection) -> AsyncIterator[None]:
         """Say which column's value another row has, and leave the transaction usable."""
         try:
-            async with connection.begin_nested() if self._rows.has_unique else nullcontext():
+            spoils = self._rows.has_unique and not is_alone(connection)
+            async with connection.begin_nested() if spoils else nullcontext():
                 yield
         except IntegrityError as error:
             violated = dialect_of(connection).violated_columns(error, self._rows.table)

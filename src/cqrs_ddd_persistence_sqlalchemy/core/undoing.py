@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 
+from cqrs_ddd_persistence_sqlalchemy.core.alone import commits_each_statement
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,8 +23,10 @@ _watched: WeakSet[Engine] = WeakSet()
 def on_rollback(connection: Connection, undo: Callable[[], None]) -> None:
     """Call back when what the connection's transaction, or the innermost savepoint, does now is rolled back.
 
-    Also when its commit fails. The last to come is the first to be called.
+    Also when its commit fails. The last to come is the first to be called. What is committed already stays.
     """
+    if commits_each_statement(connection):
+        return
     root = connection.get_transaction()
     assert root is not None  # noqa: S101  (a scope has begun it)
     if connection.engine not in _watched:

@@ -64,7 +64,7 @@ class ClaimedJobs(TakenJobs[Job]):
         }
         if queues is not None:
             values["queues"] = _names(queues)
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             claims = await self._take(connection, limit, values)
             if len(claims) < limit and await self._take_back(connection, limit - len(claims)):
                 claims += await self._take(connection, limit - len(claims), values)
@@ -138,7 +138,7 @@ class ClaimedJobs(TakenJobs[Job]):
         """Complete those whose claims hold, and return their ids."""
         ended = {claim.id: self._ended(claim.job) for claim in claims}
         batch = dumps([self._outcome(ended[claim.id], claim.token) for claim in claims])
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             statement = statements.complete(self._rows.table, connection.dialect.name)
             answer = await execute_kept(connection, statement, {"batch": batch, "of_type": self._type})
             rows = {row["id"]: row for row in answer.mappings()}
@@ -175,7 +175,7 @@ class ClaimedJobs(TakenJobs[Job]):
         delay = claim.job.next_delay() if retry_in is None else retry_in
         text = shortened(error) if isinstance(error, str) else described(error)
         values = {"seconds": _seconds("retry_in", delay, least=0), "text": text}
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             statement = statements.fail(self._rows.table, connection.dialect.name)
             return await self._give_back(connection, statement, claim, values)
 
@@ -189,7 +189,7 @@ class ClaimedJobs(TakenJobs[Job]):
         Raises:
             LeaseLostError: the claim is lost. Nothing is written.
         """
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             statement = statements.release(self._rows.table, connection.dialect.name)
             return await self._give_back(connection, statement, claim, {})
 
@@ -200,7 +200,7 @@ class ClaimedJobs(TakenJobs[Job]):
         The attempt has come to nothing: a job goes back into the queue while attempts are left, else it is FAILED.
         """
         check_count("limit", limit)
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             return await self._take_back(connection, limit)
 
     async def _give_back(

@@ -109,7 +109,7 @@ class QueuedJobs(ClaimedJobs[Job]):
 
     @repeated
     async def _enqueue(self, jobs: builtins.list[Job], *, uow: SQLAlchemyUnitOfWork | None) -> builtins.list[str]:
-        async with self._scope.write(uow) as connection:
+        async with self._scope.write(uow, single=True) as connection:
             return await self._insert_new(connection, jobs)
 
     @repeated

@@ -13,7 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.enqueueing import QueuedJobs
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.repository import UPDATED_AT
+from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import UPDATED_AT
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware
 

@@ -96,6 +96,9 @@ class JobRows(SQLAlchemyRepository[Job, str]):
             values["finished_at"] = sa.case((shall_stop, dialect.now), else_=sa.null())
         return values
 
+    def _is_written_at_once(self, entity: Job) -> bool:
+        return entity.status is not JobStatus.PENDING or (stored_version(entity) is None and entity.delay is None)
+
     async def _written(self, connection: AsyncConnection, entity: Job) -> None:
         is_new = stored_version(entity) == 1
         if entity.status is not JobStatus.PENDING or (is_new and entity.delay is None):

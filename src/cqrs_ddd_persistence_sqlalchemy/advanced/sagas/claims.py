@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import VERSION
-from cqrs_ddd_persistence_sqlalchemy.core.repository import UPDATED_AT
+from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import UPDATED_AT
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
 
 if TYPE_CHECKING:

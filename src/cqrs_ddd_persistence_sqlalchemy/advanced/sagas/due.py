@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
-from cqrs_ddd_persistence_sqlalchemy.core.repository import UPDATED_AT
+from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import UPDATED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -215,6 +215,9 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             values["timeout_at"] = dialect.later(sa.literal(entity.timeout.total_seconds(), sa.Double()))
         return values
 
+    def _is_written_at_once(self, entity: Saga) -> bool:
+        return entity.timeout is None
+
     async def _written(self, connection: AsyncConnection, entity: Saga) -> None:
         if entity.timeout is not None:
             statement = sa.select(self._rows.columns["timeout_at"]).where(self._rows.key == entity.id)

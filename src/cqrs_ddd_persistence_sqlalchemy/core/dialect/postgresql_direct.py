@@ -9,7 +9,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, UTCDateTime
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,9 +88,9 @@ def _copied(columns: tuple[str, ...]) -> sa.TableClause:
 
 
 def _writes(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
-    """Return what makes a value of a document what the driver takes; None where it takes it as it is."""
-    if isinstance(type_, UTCDateTime | ExactDecimal):
-        return None  # aware, and within its digits, before it comes here
+    """Return what makes a checked value of a document what the driver takes; None where it takes it as it is."""
+    if not isinstance(type_, sa.JSON | PortableArray):
+        return None
     return type_.dialect_impl(dialect).bind_processor(dialect)
 
 
