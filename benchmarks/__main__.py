@@ -7,10 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.report import as_text
+from benchmarks.peers import HOW_TO_INSTALL, missing
+from benchmarks.plot import as_svg
+from benchmarks.report import as_markdown, as_text, write_page
 from benchmarks.running import Options, run
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
@@ -18,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--only", action="append", default=[], metavar="FAMILY[/PART]",
-        help="of the families, those with this in their name, or of their workloads; may be repeated",
+        help="families that begin so, or of those the workloads with PART in their name; may be repeated",
     )  # fmt: skip
     parser.add_argument("--database", choices=("postgresql", "sqlite"), action="append", help="both without it")
     parser.add_argument("--repetitions", type=int, default=5, help="of each workload, that count (%(default)s)")
@@ -26,6 +29,7 @@ def main() -> None:
     parser.add_argument("--without-peers", action="store_true", help="the library and the drivers only")
     parser.add_argument("--events", type=Path, metavar="PATH", help="a CSV file of the traffic fines log")
     parser.add_argument("--output", type=Path, default=RESULTS / "latest.json", help="%(default)s")
+    parser.add_argument("--write-docs", action="store_true", help="put table and drawing into docs/")
     given = parser.parse_args()
     options = Options(
         only=tuple(given.only),
@@ -35,6 +39,8 @@ def main() -> None:
         peers=not given.without_peers,
         log=given.events,
     )
+    for name in missing() if options.peers else ():
+        print(f"{name} is not installed and left out: {HOW_TO_INSTALL}", file=sys.stderr)
     facts, results = run(options, lambda text: print(text, file=sys.stderr))
     print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
     print(as_text(results))
@@ -42,6 +48,9 @@ def main() -> None:
     given.output.write_text(
         json.dumps({"facts": facts, "results": [each.to_dict() for each in results]}, indent=1) + "\n"
     )
+    if given.write_docs:
+        write_page(DOCS / "performance.md", as_markdown(facts, results))
+        (DOCS / "performance.svg").write_text(as_svg(results))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.peers import event_peer
 from benchmarks.raw_events import (
     GIVEN,
     HOLD,
@@ -22,6 +23,7 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
+    from benchmarks.peers.eventsourcing_store import EventSourcing
 
 ONE, MANY, STREAMS = 200, 10_000, 1000
 OCCURRED_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +53,8 @@ async def workloads(bench: Bench) -> list[Workload]:
     side = _PostgreSQL(bench) if bench.is_postgresql else _SQLite(bench)
     locked = "the lock that keeps readers from missing it, " if bench.is_postgresql else ""
     way = "reserved positions, COPY" if bench.is_postgresql else "executemany"
-    return [
+    peer = event_peer(bench)
+    made = [
         Workload(
             "append 1 event, own transaction",
             bench.size(ONE),
@@ -67,6 +70,27 @@ async def workloads(bench: Bench) -> list[Workload]:
             ROWS.replace("{kind}", "many"),
         ),
     ]
+    if peer is None:
+        return made
+    one, many, streams = bench.size(ONE), bench.size(MANY), bench.size(STREAMS)
+    return [
+        made[0].with_sides(_peer_side(peer, one, one, one_by_one=True)),
+        made[1].with_sides(_peer_side(peer, many, streams, one_by_one=False)),
+    ]
+
+
+def _peer_side(peer: EventSourcing, count: int, streams: int, *, one_by_one: bool) -> Side:
+    events: list[list[Any]] = []
+
+    async def make(_: int) -> None:
+        made = peer.make(count, streams)
+        events[:] = [[event] for event in made] if one_by_one else [made]
+
+    async def run(_: int) -> None:
+        for batch in events:
+            peer.append(batch)
+
+    return Side(peer.name, run, make)
 
 
 class _Appending:

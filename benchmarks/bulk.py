@@ -11,9 +11,8 @@ from benchmarks.raw_events import dumps
 from benchmarks.workload import LIBRARY, RAW, Side, Workload
 
 if TYPE_CHECKING:
-    from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
-
     from benchmarks.bench import Bench
+    from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 
 SIZES = (1000, 10_000, 100_000)
 BY_JSON = 1000  # up to here json_to_recordset is the quickest, beyond it COPY
@@ -36,6 +35,8 @@ ROWS = f"SELECT * FROM {ORDERS}_{{side}} ORDER BY id"
 async def workloads(bench: Bench) -> list[Workload]:
     """Make a table for each side, and the workloads."""
     store = await tables(bench, 0)
+    await store.bulk_upsert(TABLE, [an_order(f"d{n}", n) for n in range(bench.size(SIZES[-1]))])
+    await bench.execute(f"CREATE TABLE bench_source AS SELECT * FROM {TABLE}")
     made = []
     for size in SIZES:
         work = _Bulk(bench, store, bench.size(size), size)
@@ -44,7 +45,8 @@ async def workloads(bench: Bench) -> list[Workload]:
             if not bench.is_postgresql:
                 sides.append(work.side("sqlite3", work.without_thread, again=again))
             name = f"bulk_upsert {size:,} documents, {'again' if again else 'fresh'}"
-            made.append(Workload(name, work.count, tuple(sides), work.compared, ROWS))
+            at_most = 3 if size == SIZES[-1] else None
+            made.append(Workload(name, work.count, tuple(sides), work.compared, ROWS, at_most))
     return made
 
 
@@ -70,7 +72,8 @@ class _Bulk:
         async def prepare(repetition: int) -> None:
             await self.bench.empty(table)
             if again:
-                await self.store.bulk_upsert(table, [an_order(f"d{n}", n) for n in range(self.count)])
+                below = f"CAST(substr(id, 2) AS integer) < {self.count}"
+                await self.bench.execute(f"INSERT INTO {table} SELECT * FROM bench_source WHERE {below}")
                 await self.bench.settle(table)
             self.docs = [an_order(f"d{n}", n + 1 + repetition) for n in range(self.count)]
 

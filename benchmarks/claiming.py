@@ -51,6 +51,10 @@ COMPLETE_ON_SQLITE = f"""
 async def workloads(bench: Bench) -> list[Workload]:
     """Make the workloads, with a connection for each worker of the driver's side."""
     connections = [bench.raw, *[await bench.connect() for _ in range(max(WORKERS) - 1)]]
+    await SQLAlchemyBackgroundJobRepository(Task, session_factory=bench.sessions).enqueue_many(
+        [Task(order_id=f"order-{n}") for n in range(max(JOBS.values()))]
+    )
+    await bench.execute("CREATE TABLE bench_jobs AS SELECT * FROM jobs")
     compared = "the two statements in a loop, each committed by itself; a job object of each row, made unchecked"
     made = []
     for batch, count in JOBS.items():
@@ -74,7 +78,7 @@ class _Claiming:
 
     async def prepare(self, _: int) -> None:
         await self.bench.empty("jobs")
-        await self.repository.enqueue_many([Task(order_id=f"order-{n}") for n in range(self.count)])
+        await self.bench.execute(f"INSERT INTO jobs SELECT * FROM bench_jobs ORDER BY id LIMIT {self.count}")
         await self.bench.settle("jobs")
 
     async def library(self, _: int) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.orders import COLUMNS, GUARDED, ORDERS, an_order, from_sqlite, on_sqlite, tables
 from benchmarks.workload import LIBRARY, RAW, Side, Workload
-from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
+    from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 
 IN_ONE, BY_ITSELF, READ, AT_ONCE, STORED = 500, 200, 500, 100, 10_000
 CHANGES = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
@@ -98,9 +98,7 @@ class _Documents:
 
     async def library_found(self, _: int) -> list[dict[str, Any] | None]:
         async with self.bench.unit_of_work() as uow:
-            return [
-                await self.store.find_one(self.orders, f"s{n}", uow=uow) for n in range(self.bench.size(READ))
-            ]
+            return [await self.store.find_one(self.orders, f"s{n}", uow=uow) for n in range(self.bench.size(READ))]
 
     async def library_many(self, _: int) -> list[list[dict[str, Any] | None]]:
         async with self.bench.unit_of_work() as uow:

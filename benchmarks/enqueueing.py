@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.peers import job_peers
 from benchmarks.tasks import WRITTEN, Task, values_of
 from benchmarks.workload import LIBRARY, RAW, Side, Workload
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyBackgroundJobRepository
@@ -54,6 +55,7 @@ async def workloads(bench: Bench) -> list[Workload]:
         one, many = "one INSERT, committed by itself", "one INSERT ... SELECT FROM unnest"
     else:
         one, many = "BEGIN, INSERT, COMMIT", "BEGIN, executemany, COMMIT"
+    peers = await job_peers(bench)
     rows = ROWS.format(order=ON_POSTGRESQL if bench.is_postgresql else ON_SQLITE)
     return [
         Workload(
@@ -62,7 +64,7 @@ async def workloads(bench: Bench) -> list[Workload]:
             (Side(LIBRARY, sides.library_one, sides.make(LIBRARY, ONE)), Side(RAW, sides.one, sides.make(RAW, ONE))),
             one,
             rows,
-        ),
+        ).with_sides(*(_peer_side(peer, peer.enqueue, bench.size(ONE)) for peer in peers)),
         Workload(
             "enqueue_many 10,000",
             bench.size(MANY),
@@ -72,8 +74,18 @@ async def workloads(bench: Bench) -> list[Workload]:
             ),
             many,
             rows,
-        ),
+        ).with_sides(*(_peer_side(peer, peer.enqueue_many, bench.size(MANY)) for peer in peers)),
     ]
+
+
+def _peer_side(peer: Any, enqueue: Any, count: int) -> Side:
+    async def clear(_: int) -> None:
+        await peer.clear()
+
+    async def run(_: int) -> None:
+        await enqueue(count)
+
+    return Side(peer.name, run, clear)
 
 
 class _Enqueueing:

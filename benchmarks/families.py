@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks import appending, bulk, documents, enqueueing, claiming, positions, reading, sagas, snapshots
+from benchmarks import (
+    appenders,
+    appending,
+    bulk,
+    claiming,
+    documents,
+    enqueueing,
+    positions,
+    projecting,
+    reading,
+    sagas,
+    snapshots,
+    working,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,9 +49,12 @@ FAMILIES = (
     Family("documents", documents.workloads),
     Family("positions", positions.workloads),
     Family("append", appending.workloads),
+    Family("concurrent-append", appenders.workloads, ("postgresql",)),
     Family("read", reading.workloads),
     Family("enqueue", enqueueing.workloads),
     Family("claim", claiming.workloads),
+    Family("worker", working.workloads, ("postgresql",)),
     Family("snapshots", snapshots.workloads),
     Family("sagas", sagas.workloads),
+    Family("project", projecting.workloads),
 )

@@ -45,7 +45,7 @@ def pinned_server() -> Iterator[tuple[Server, str]]:
     if os.environ.get("TEST_POSTGRES_URL"):
         with running_server() as server:
             yield server, "The server is not ours (TEST_POSTGRES_URL): nothing is pinned to a core."
-    elif len(cores) < 2:  # noqa: PLR2004  (one for each)
+    elif len(cores) < 2:
         with running_server(SETTINGS, in_memory=False) as server:
             yield server, "One core only, or no way to choose one: nothing is pinned."
     else:

@@ -83,6 +83,8 @@ async def measure(
     times = {workload.name: {side.name: [] for side in workload.sides} for workload in workloads}
     for repetition in range(repetitions + 1):
         for workload in workloads:
+            if workload.at_most is not None and repetition > workload.at_most:
+                continue
             first = repetition % len(workload.sides)
             for side in (*workload.sides[first:], *workload.sides[:first]):
                 seconds = await _timed(side, repetition)

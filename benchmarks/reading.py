@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.appending import an_event
+from benchmarks.peers import event_peer
 from benchmarks.raw_events import read_page, read_page_from_sqlite
 from benchmarks.workload import LIBRARY, RAW, Side, Workload
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
@@ -39,12 +40,23 @@ async def workloads(bench: Bench) -> list[Workload]:
                 return events
             position = page[-1].position or 0
 
+    sides = [Side(LIBRARY, library), Side(RAW, raw)]
+    peer = event_peer(bench)
+    if peer is not None:
+        for first in range(0, count, AT_ONCE):
+            peer.append(peer.make(min(AT_ONCE, count - first), bench.size(1000)))
+
+        async def with_peer(_: int) -> list[Any]:
+            return peer.read(page_size)
+
+        sides.append(Side(peer.name, with_peer))
     three = "three statements a page, so that no event is missed; " if bench.is_postgresql else "one SELECT a page; "
     return [
         Workload(
             "read 100,000 events in pages of 1,000",
             count,
-            (Side(LIBRARY, library), Side(RAW, raw)),
+            tuple(sides),
             f"{three}both parsed JSON documents and a StoredEvent of each row, made without validation",
+            at_most=3,
         )
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class Options:
             return True
         for each in self.only:
             of, _, part = each.partition("/")
-            if of in family and (workload is None or part in workload):
+            if family.startswith(of) and (workload is None or part in workload):
                 return True
         return False
 
@@ -64,7 +64,13 @@ def run(options: Options, say: Callable[[str], object]) -> tuple[dict[str, str],
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder, pinned_server() as (server, pinned):
         databases = Databases(server, Path(folder))
-        facts = {**machine_facts(), "pinned": pinned, **asyncio.run(server_facts(server.url.replace("+asyncpg", "")))}
+        sizes = " A quick run: a hundredth of the sizes, whose figures say little." if options.quick else ""
+        facts = {
+            **machine_facts(),
+            **asyncio.run(server_facts(server.url.replace("+asyncpg", ""))),
+            "pinned": pinned,
+            "run": f"Medians of up to {options.repetitions} interleaved repetitions.{sizes}",
+        }
         try:
             for kind in options.databases:
                 for family in FAMILIES:
@@ -86,7 +92,9 @@ async def measure_family(
         times = await measure(
             workloads, options.repetitions, lambda text: say(f"{database.kind}, {family.name}: {text}")
         )
-        return [
-            Result(family.name, database.kind, each.name, each.operations, each.compared, times[each.name])
-            for each in workloads
-        ]
+        results = []
+        for each in workloads:
+            remarks = [await each.check()] if each.check is not None else []
+            result = Result(family.name, database.kind, each.name, each.operations, each.compared, times[each.name])
+            results.append(replace(result, remarks=remarks))
+        return results

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from benchmarks.peers import event_peer
 from benchmarks.raw_events import as_time
 from benchmarks.workload import LIBRARY, RAW, Side, Workload
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySnapshotStore
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
+    from benchmarks.peers.eventsourcing_store import EventSourcing
 
 KILOBYTES, SAVED, LOADED = (1, 10, 100), 100, 200
 _LINE_BYTES = 100
@@ -50,24 +53,48 @@ def a_state(kilobytes: int) -> dict[str, Any]:
 async def workloads(bench: Bench) -> list[Workload]:
     """Make the workloads: what is saved is what is loaded."""
     made = []
+    peer = event_peer(bench)
     for kilobytes in KILOBYTES:
         work = _Snapshots(bench, kilobytes)
-        compared = "one upsert, committed by itself; json.dumps with str for decimals" if bench.is_postgresql else (
-            "BEGIN, an upsert, COMMIT; json.dumps with str for decimals"
+        compared = (
+            "one upsert, committed by itself; json.dumps with str for decimals"
+            if bench.is_postgresql
+            else ("BEGIN, an upsert, COMMIT; json.dumps with str for decimals")
         )
         made += [
             Workload(
                 f"save_snapshot of {kilobytes} kB", bench.size(SAVED),
                 (Side(LIBRARY, work.library_save), Side(RAW, work.save)), compared,
                 ROWS.format(kilobytes=kilobytes),
-            ),
+            ).with_sides(*_saved_by(peer, work)),
             Workload(
                 f"get_latest_snapshot of {kilobytes} kB", bench.size(LOADED),
                 (Side(LIBRARY, work.library_load), Side(RAW, work.load)),
                 "SELECT of the newest one; json.loads into a dict",
-            ),
+            ).with_sides(*_loaded_by(peer, work)),
         ]  # fmt: skip
     return made
+
+
+def _saved_by(peer: EventSourcing | None, work: _Snapshots) -> list[Side]:
+    if peer is None:
+        return []
+
+    async def save(repetition: int) -> None:
+        for aggregate_id in work.peer_ids:
+            peer.save_snapshot(aggregate_id, work.state, repetition + 1)
+
+    return [Side(peer.name, save)]
+
+
+def _loaded_by(peer: EventSourcing | None, work: _Snapshots) -> list[Side]:
+    if peer is None:
+        return []
+
+    async def load(_: int) -> list[Any]:
+        return [peer.load_snapshot(work.peer_ids[n % work.saved]) for n in range(work.loaded)]
+
+    return [Side(peer.name, load)]
 
 
 class _Snapshots:
@@ -79,6 +106,7 @@ class _Snapshots:
         self.store = SQLAlchemySnapshotStore(session_factory=bench.sessions)
         self.state = a_state(kilobytes)
         self.saved, self.loaded = bench.size(SAVED), bench.size(LOADED)
+        self.peer_ids = [uuid4() for _ in range(self.saved)]
         self.library_type, self.raw_type = f"Order {kilobytes} {LIBRARY}", f"Order {kilobytes} {RAW}"
         self.save = self.save_on_postgresql if bench.is_postgresql else self.save_on_sqlite
         self.load = self.load_on_postgresql if bench.is_postgresql else self.load_on_sqlite

@@ -59,5 +59,3 @@ def loaded(row: Sequence[Any], *, from_sqlite: bool) -> tuple[Task, int]:
     state = json.loads(row[15])
     state["created_at"] = datetime.fromisoformat(state["created_at"])
     return Task.model_construct(**{**state, **values}), row[16]
-
-

@@ -37,6 +37,8 @@ class Workload:
         compared: what the raw side does, for the reader of the figures.
         rows: SQL that reads what a side has left behind, with `{side}` for its name; None where the sides only read,
             and what they return is to be the same.
+        at_most: repetitions, of what takes long.
+        check: run once afterwards, untimed; returns a remark for the report.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Workload:
     sides: tuple[Side, ...]
     compared: str
     rows: str | None = None
+    at_most: int | None = None
+    check: Callable[[], Awaitable[str]] | None = None
 
     def with_sides(self, *sides: Side) -> Workload:
         """Return the same work with further sides."""

@@ -33,9 +33,7 @@ async def _compare(family, database):
     async with opened(database, smaller=SMALLER, log=None, peers=False) as bench:
         for workload in await family.workloads(bench):
             done = {
-                side.name: await _done(bench, workload, side)
-                for side in workload.sides
-                if side.name in {LIBRARY, RAW}
+                side.name: await _done(bench, workload, side) for side in workload.sides if side.name in {LIBRARY, RAW}
             }
             assert done[LIBRARY], f"{workload.name} leaves nothing behind"
             assert done.get(RAW, done[LIBRARY]) == done[LIBRARY], workload.name
