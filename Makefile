@@ -63,7 +63,7 @@ bench-compare: $(READY) ## Show what has changed since an earlier run (EARLIER=f
 	$(BIN)/python -m benchmarks.compare $(EARLIER)
 
 bench-growth: $(READY) ## Look at query plans, times and memory as tables grow to a million rows
-	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.growth --write-docs
 	$(BIN)/python -m pytest -m slow tests/advanced/sagas/test_plans.py
 
 clean: ## Remove the virtual environment and what tools left

@@ -15,6 +15,7 @@ from benchmarks.claiming import LEASE
 from benchmarks.machine import pinned_server
 from benchmarks.memory import peaks
 from benchmarks.orders import ORDERS, schemas
+from benchmarks.report import GROWTH, NAMES, write_page
 from benchmarks.sagas import Trip
 from benchmarks.tables import fill, write_templates
 from benchmarks.tasks import Task
@@ -29,9 +30,10 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
 from tests.support.databases import Databases
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from benchmarks.bench import Bench
+    from tests.support.databases import Database
 
 SIZES = (10_000, 100_000, 1_000_000)
 CALLS, BATCH, LONG = 200, 10, 1000
@@ -82,7 +84,7 @@ async def grow(bench: Bench, sizes: tuple[int, ...], calls: int) -> dict[str, li
     return medians
 
 
-async def claims_beside_an_old_snapshot(bench: Bench, rounds: int) -> Iterator[str]:
+async def claims_beside_an_old_snapshot(bench: Bench, rounds: int) -> list[str]:
     """Claim and complete for long, without and with a transaction that keeps what it has seen; return findings."""
     jobs = SQLAlchemyBackgroundJobRepository(Task, session_factory=bench.sessions)
 
@@ -107,48 +109,62 @@ async def claims_beside_an_old_snapshot(bench: Bench, rounds: int) -> Iterator[s
     await old.execute("ROLLBACK")
     await bench.settle("jobs")
     findings.append(("after it has ended" + (", and a VACUUM" if bench.is_postgresql else ""), await claim()))
-    return (
+    return [
         f"claims of {BATCH}, {what}: {first:.0f} µs at first, {last:.0f} µs after {rounds * BATCH:,} jobs, "
         f"{last / first:.1f} times"
         for what, (first, last) in findings
-    )
+    ]
 
 
-def report(kind: str, sizes: tuple[int, ...], medians: dict[str, list[float]]) -> None:
-    """Print the medians and how they have grown."""
-    print(f"\n{kind}: median microseconds at rows of each table")
-    print(f"{'':<44}{''.join(f'{size:>12,}' for size in sizes)}{'growth':>10}")
+def table(kind: str, sizes: tuple[int, ...], medians: dict[str, list[float]]) -> list[str]:
+    """Return the medians and how they have grown, as a table."""
+    lines = [
+        f"| {NAMES[kind]}, microseconds | {' | '.join(f'{size:,} rows' for size in sizes)} | growth |",
+        f"|---|{'--:|' * (len(sizes) + 1)}",
+    ]
     for name, each in medians.items():
         growth = each[-1] / each[0]
-        mark = "" if growth <= LIMIT else f"  more than {LIMIT}"
-        print(f"{name:<44}{''.join(f'{median:>12.0f}' for median in each)}{growth:>10.2f}{mark}")
+        mark = "" if growth <= LIMIT else f", more than {LIMIT}"
+        lines.append(f"| {name} | {' | '.join(f'{median:.0f}' for median in each)} | {growth:.2f}{mark} |")
+    return lines
+
+
+def run(kinds: list[str], smaller: int, say: Callable[[str], object]) -> str:
+    """Measure, and return the report as Markdown."""
+    sizes = tuple(max(size // smaller, 2000 * (index + 1)) for index, size in enumerate(SIZES))
+    with tempfile.TemporaryDirectory() as folder, pinned_server() as (server, pinned):
+        lines = [pinned]
+        databases = Databases(server, Path(folder))
+        try:
+            for kind in kinds:
+                with databases.fresh(kind) as database:
+                    medians, claims = asyncio.run(_measure(database, sizes, smaller))
+                    found = [*claims, *peaks(database.url, smaller)]
+                lines += ["", *table(kind, sizes, medians), "", *(f"- {each}" for each in found)]
+                say("\n".join(lines))
+        finally:
+            databases.close()
+    return "\n".join(lines)
+
+
+async def _measure(
+    database: Database, sizes: tuple[int, ...], smaller: int
+) -> tuple[dict[str, list[float]], list[str]]:
+    async with opened(database, smaller=smaller, log=None, peers=False) as bench:
+        medians = await grow(bench, sizes, max(20, CALLS // smaller))
+        return medians, await claims_beside_an_old_snapshot(bench, max(20, LONG // smaller))
 
 
 def main() -> None:
     """Run with command line arguments."""
     parser = argparse.ArgumentParser(prog="make bench-growth", description=__doc__)
-    parser.add_argument("--database", choices=("postgresql", "sqlite"), action="append", help="both without it")
+    parser.add_argument("--database", choices=tuple(NAMES), action="append", help="both without it")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the sizes")
+    parser.add_argument("--write-docs", action="store_true", help="put the report into docs/performance.md")
     given = parser.parse_args()
-    smaller = 100 if given.quick else 1
-    sizes = tuple(max(size // smaller, 2000) * (index + 1 if given.quick else 1) for index, size in enumerate(SIZES))
-    with tempfile.TemporaryDirectory() as folder, pinned_server() as (server, pinned):
-        print(pinned)
-        databases = Databases(server, Path(folder))
-        try:
-            for kind in given.database or ("postgresql", "sqlite"):
-                with databases.fresh(kind) as database:
-
-                    async def measure(database: Any = database, kind: str = kind) -> None:
-                        async with opened(database, smaller=smaller, log=None, peers=False) as bench:
-                            report(kind, sizes, await grow(bench, sizes, max(20, CALLS // smaller)))
-                            rounds = max(20, LONG // smaller)
-                            print(*await claims_beside_an_old_snapshot(bench, rounds), sep="\n")
-
-                    asyncio.run(measure())
-                    print(*peaks(database.url, smaller), sep="\n")
-        finally:
-            databases.close()
+    report = run(given.database or list(NAMES), 100 if given.quick else 1, print)
+    if given.write_docs:
+        write_page(Path(__file__).parents[1] / "docs" / "performance.md", report, GROWTH)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from benchmarks.measuring import Result
 
-BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of the figures -->"
+FIGURES = ("<!-- figures: written by make bench -->", "<!-- end of the figures -->")
+GROWTH = ("<!-- growth: written by make bench-growth -->", "<!-- end of the growth -->")
 NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 CLIENT = ("cpu", "cores", "kernel", "python", "sqlalchemy", "asyncpg", "aiosqlite", "sqlite", "pydantic")
 PEERS = ("procrastinate", "pgqueuer", "eventsourcing", "psycopg")
@@ -67,11 +68,12 @@ def as_markdown(facts: dict[str, str], results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_page(page: Path, text: str) -> None:
-    """Replace what stands between the markers of a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+def write_page(page: Path, text: str, markers: tuple[str, str] = FIGURES) -> None:
+    """Replace what stands between two markers of a page."""
+    begin, end = markers
+    before, _, rest = page.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def _row(result: Result) -> str:
