@@ -9,7 +9,7 @@ from benchmarks.peers import event_peer
 from benchmarks.raw_events import (
     GIVEN,
     HOLD,
-    INSERT,
+    HOLD_AND_INSERT,
     NOW_ON_SQLITE,
     SQLITE_INSERT,
     as_time,
@@ -52,16 +52,18 @@ async def workloads(bench: Bench) -> list[Workload]:
     """Make the workloads."""
     side = _PostgreSQL(bench) if bench.is_postgresql else _SQLite(bench)
     locked = "the lock that keeps readers from missing it, " if bench.is_postgresql else ""
+    holds = "takes the lock that keeps readers from missing it, " if bench.is_postgresql else ""
     way = "reserved positions, COPY" if bench.is_postgresql else "executemany"
     peer = event_peer(bench)
+    alone = [Side("raw in one round trip", side.one_round_trip, side.make_one("raw-alone"))] if locked else []
     made = [
         Workload(
             "append 1 event, own transaction",
             bench.size(ONE),
             (Side(LIBRARY, side.library_one, side.make_one(LIBRARY)), Side(RAW, side.one, side.make_one(RAW))),
-            f"BEGIN, {locked}an INSERT that checks the version and returns position and time, COMMIT; a StoredEvent",
+            f"BEGIN, an INSERT that {holds}checks the version and returns position and time, COMMIT; a StoredEvent",
             ROWS.replace("{kind}", "one"),
-        ),
+        ).with_sides(*alone),
         Workload(
             "append 10,000 events, one transaction",
             bench.size(MANY),
@@ -142,11 +144,17 @@ class _PostgreSQL(_Appending):
         appended = []
         for event in self.events:
             await self.raw.execute("BEGIN")
-            await self.raw.fetchval(HOLD)
-            position, recorded_at = await self.raw.fetchrow(INSERT, *given_values(event, 1))
+            position, recorded_at = await self.raw.fetchrow(HOLD_AND_INSERT, *given_values(event, 1))
             await self.raw.execute("COMMIT")
             appended.append(stored(event, 1, position, recorded_at))
         return appended
+
+    async def one_round_trip(self, _: int) -> list[StoredEvent]:
+        """Leave BEGIN and COMMIT to the server, as only a single statement can."""
+        return [
+            stored(event, 1, *await self.raw.fetchrow(HOLD_AND_INSERT, *given_values(event, 1)))
+            for event in self.events
+        ]
 
     async def many(self, _: int) -> list[StoredEvent]:
         raw, streams = self.raw, list({event.aggregate_id for event in self.events})

@@ -24,7 +24,8 @@ SELECTED = f"SELECT {', '.join(FIELDS)} FROM events"
 HOLD = """
     SELECT pg_advisory_xact_lock_shared(
         (('events'::regclass::oid::bigint + 2147483648) % 4294967296 - 2147483648)::int,
-        ((CASE WHEN is_called THEN last_value ELSE last_value - 1 END + 2147483648) % 4294967296 - 2147483648)::int)
+        ((CASE WHEN is_called THEN last_value ELSE last_value - 1 END + 2147483648) % 4294967296 - 2147483648)::int
+    ) AS locked
     FROM events_position_seq
 """
 REACHED = """
@@ -46,6 +47,11 @@ INSERT = f"""
         $11::bigint, clock_timestamp()
     WHERE coalesce((SELECT max(version) FROM events WHERE aggregate_id = $2), 0) = $11 - 1
     RETURNING position, recorded_at
+"""
+#: The same, holding readers back first: no row reaches the place where its position is drawn before the lock is there.
+HOLD_AND_INSERT = f"""
+    WITH held AS MATERIALIZED ({HOLD})
+    {INSERT.replace("WHERE", "WHERE (SELECT count(locked) FROM held) = 1 AND")}
 """
 NOW_ON_SQLITE = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 SQLITE_INSERT = f"""
