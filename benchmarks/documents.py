@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 
-IN_ONE, BY_ITSELF, READ, AT_ONCE, STORED = 500, 200, 500, 100, 10_000
+IN_ONE, BY_ITSELF, READ, AT_ONCE, STORED = 500, 200, 500, 100, 100_000
 CHANGES = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
 
 

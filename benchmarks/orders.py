@@ -78,7 +78,7 @@ async def tables(bench: Bench, stored: int) -> SQLAlchemyProjectionStore:
     store = SQLAlchemyProjectionStore(bench.sessions, allow_auto_ddl=True, schemas=made)
     for schema in made:
         await store.ensure_collection(schema.collection, schema=schema)
-        if stored and schema.collection.startswith(ORDERS):
-            await store.bulk_upsert(schema.collection, [an_order(f"s{n}", n) for n in range(stored)])
+    await store.bulk_upsert(f"{ORDERS}_{LIBRARY}", (an_order(f"s{n}", n) for n in range(stored)))
+    await bench.execute(f"INSERT INTO {ORDERS}_{RAW} SELECT * FROM {ORDERS}_{LIBRARY}")
     await bench.settle(*(schema.collection for schema in made))
     return store

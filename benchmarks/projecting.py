@@ -133,7 +133,8 @@ class _Projecting:
                 return
             await raw.execute("BEGIN")
             found = await raw.fetch(
-                "SELECT * FROM bench_cases WHERE id = ANY ($1)", list({event["aggregate_id"] for event in page})
+                "SELECT c.* FROM unnest($1::text[]) AS k(id) JOIN bench_cases c USING (id)",
+                list({event["aggregate_id"] for event in page}),
             )
             rows = _folded(page, {row["id"]: dict(row) for row in found})
             await raw.execute(
