@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 #: How many jobs there are, by the size of the batches in which they are claimed.
-JOBS = {1: 200, 10: 1000, 100: 4000}
-WORKERS = (1, 2, 4)
+JOBS = {1: 100, 10: 500, 100: 2000}
+WORKERS = {True: (1, 2, 4), False: (1, 4)}  # SQLite lets them write one by one
 LEASE = timedelta(minutes=1)
 ROWS = "SELECT status, worker_id, version, retry_count, error, lease_until FROM jobs ORDER BY id"
 NOW_ON_SQLITE = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
@@ -50,7 +50,7 @@ COMPLETE_ON_SQLITE = f"""
 
 async def workloads(bench: Bench) -> list[Workload]:
     """Make the workloads, with a connection for each worker of the driver's side."""
-    connections = [bench.raw, *[await bench.connect() for _ in range(max(WORKERS) - 1)]]
+    connections = [bench.raw, *[await bench.connect() for _ in range(max(WORKERS[bench.is_postgresql]) - 1)]]
     await SQLAlchemyBackgroundJobRepository(Task, session_factory=bench.sessions).enqueue_many(
         [Task(order_id=f"order-{n}") for n in range(max(JOBS.values()))]
     )
@@ -58,7 +58,7 @@ async def workloads(bench: Bench) -> list[Workload]:
     compared = "the two statements in a loop, each committed by itself; a job object of each row, made unchecked"
     made = []
     for batch, count in JOBS.items():
-        for workers in WORKERS:
+        for workers in WORKERS[bench.is_postgresql]:
             work = _Claiming(bench, connections[:workers], batch, bench.size(count, least=batch))
             sides = (Side(LIBRARY, work.library, work.prepare), Side(RAW, work.raw, work.prepare))
             name = f"claim and complete, batches of {batch}, {workers} worker{'s' if workers > 1 else ''}"

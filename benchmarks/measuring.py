@@ -82,6 +82,7 @@ async def measure(
     """
     times = {workload.name: {side.name: [] for side in workload.sides} for workload in workloads}
     for repetition in range(repetitions + 1):
+        started = time.perf_counter()
         for workload in workloads:
             if workload.at_most is not None and repetition > workload.at_most:
                 continue
@@ -90,7 +91,7 @@ async def measure(
                 seconds = await _timed(side, repetition)
                 if repetition:
                     times[workload.name][side.name].append(seconds)
-        done(f"repetition {repetition} of {repetitions}")
+        done(f"repetition {repetition} of {repetitions} in {time.perf_counter() - started:.0f} s")
     return times
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.peers.eventsourcing_store import EventSourcing
 
-KILOBYTES, SAVED, LOADED = (1, 10, 100), 100, 200
+#: How many are saved and loaded, by their kilobytes.
+SAVED, LOADED = {1: 100, 10: 100, 100: 30}, {1: 200, 10: 200, 100: 60}
 _LINE_BYTES = 100
 NOW_ON_SQLITE = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 SAVE = """
@@ -54,7 +55,7 @@ async def workloads(bench: Bench) -> list[Workload]:
     """Make the workloads: what is saved is what is loaded."""
     made = []
     peer = event_peer(bench)
-    for kilobytes in KILOBYTES:
+    for kilobytes in SAVED:
         work = _Snapshots(bench, kilobytes)
         compared = (
             "one upsert, committed by itself; json.dumps with str for decimals"
@@ -63,12 +64,12 @@ async def workloads(bench: Bench) -> list[Workload]:
         )
         made += [
             Workload(
-                f"save_snapshot of {kilobytes} kB", bench.size(SAVED),
+                f"save_snapshot of {kilobytes} kB", work.saved,
                 (Side(LIBRARY, work.library_save), Side(RAW, work.save)), compared,
                 ROWS.format(kilobytes=kilobytes),
             ).with_sides(*_saved_by(peer, work)),
             Workload(
-                f"get_latest_snapshot of {kilobytes} kB", bench.size(LOADED),
+                f"get_latest_snapshot of {kilobytes} kB", work.loaded,
                 (Side(LIBRARY, work.library_load), Side(RAW, work.load)),
                 "SELECT of the newest one; json.loads into a dict",
             ).with_sides(*_loaded_by(peer, work)),
@@ -105,7 +106,7 @@ class _Snapshots:
         self.raw = bench.raw
         self.store = SQLAlchemySnapshotStore(session_factory=bench.sessions)
         self.state = a_state(kilobytes)
-        self.saved, self.loaded = bench.size(SAVED), bench.size(LOADED)
+        self.saved, self.loaded = bench.size(SAVED[kilobytes]), bench.size(LOADED[kilobytes])
         self.peer_ids = [uuid4() for _ in range(self.saved)]
         self.library_type, self.raw_type = f"Order {kilobytes} {LIBRARY}", f"Order {kilobytes} {RAW}"
         self.save = self.save_on_postgresql if bench.is_postgresql else self.save_on_sqlite
