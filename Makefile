@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench clean
+.PHONY: help demo test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench bench-compare bench-growth clean
 
 help: ## List the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## Migrate an SQLite file and project a stream of traffic fines into it
 	$(BIN)/python examples/traffic_fines/main.py
@@ -54,8 +55,15 @@ lint: $(READY) ## Check style, types, the rules of imports, and the SQL of migra
 	cd examples/traffic_fines && DATABASE_URL=postgresql:// ../../$(BIN)/alembic upgrade head --sql 2> /dev/null \
 		| ../../$(BIN)/squawk --config ../../.squawk.toml --stdin-filepath migrations.sql
 
-bench: $(READY) ## Compare the stores with the raw drivers; look at query plans at a million rows
-	$(BIN)/python -m benchmarks
+EVENTS ?=
+bench: $(BENCH_READY) ## Compare the stores with the raw drivers and with other libraries (EVENTS=log.csv)
+	$(BIN)/python -m benchmarks --write-docs $(if $(EVENTS),--events $(EVENTS))
+
+bench-compare: $(READY) ## Show what has changed since an earlier run (EARLIER=file.json)
+	$(BIN)/python -m benchmarks.compare $(EARLIER)
+
+bench-growth: $(READY) ## Look at query plans, times and memory as tables grow to a million rows
+	$(BIN)/python -m benchmarks.growth --write-docs
 	$(BIN)/python -m pytest -m slow tests/advanced/sagas/test_plans.py
 
 clean: ## Remove the virtual environment and what tools left
@@ -66,3 +74,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint,demo]'
 	touch $(READY)
+
+$(BENCH_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $(BENCH_READY)

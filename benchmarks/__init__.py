@@ -1,1 +1,1 @@
-"""What the stores cost above the raw drivers: `make bench`."""
+"""The stores beside the raw drivers and beside their peers: `make bench`."""

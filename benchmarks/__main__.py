@@ -1,107 +1,56 @@
-"""Run every workload beside the same work on the raw driver, interleaved, and print medians and ratios."""
+"""Measure the stores beside the raw drivers and beside their peers, in one interleaved run."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import statistics
-import tempfile
-import time
-from contextlib import AsyncExitStack
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from benchmarks.peers import HOW_TO_INSTALL, missing
+from benchmarks.plot import as_svg
+from benchmarks.report import as_markdown, as_text, write_page
+from benchmarks.running import Options, run
 
-from benchmarks import claiming
-from benchmarks.projecting import PostgreSQLProjecting, SQLiteProjecting
-from benchmarks.workloads import PostgreSQLWorkloads, SQLiteWorkloads
-from tests.support.databases import alembic
-from tests.support.postgres import running_server
-
-if TYPE_CHECKING:
-    from benchmarks.workloads import Workload
-
-
-async def measure(workloads: list[Workload], repetitions: int) -> list[tuple[str, float, float]]:
-    """Return each workload's name and its median seconds, by the library and by the driver."""
-    times: dict[str, tuple[list[float], list[float]]] = {workload.name: ([], []) for workload in workloads}
-    for repetition in range(repetitions + 1):
-        for workload in workloads:
-            sides = [(0, workload.library), (1, workload.driver)]
-            for side, work in sides if repetition % 2 else reversed(sides):
-                started = time.perf_counter()
-                await work(repetition)
-                if repetition:  # the first one warms up
-                    times[workload.name][side].append(time.perf_counter() - started)
-    return [
-        (workload.name, statistics.median(times[workload.name][0]), statistics.median(times[workload.name][1]))
-        for workload in workloads
-    ]
-
-
-def report(title: str, rows: list[tuple[str, float, float]], operations: dict[str, int]) -> None:
-    """Print microseconds an operation and the ratio to the driver."""
-    print(f"\n{title}\n{'workload':<44}{'library':>12}{'driver':>12}{'ratio':>8}   (microseconds an operation)")
-    for name, library, driver in rows:
-        each = operations[name] / 1e6
-        print(f"{name:<44}{library / each:>12.1f}{driver / each:>12.1f}{library / driver:>8.2f}")
-
-
-async def run(
-    url: str,
-    kind: type[PostgreSQLWorkloads | SQLiteWorkloads | PostgreSQLProjecting | SQLiteProjecting],
-    repetitions: int,
-) -> None:
-    """Measure one database."""
-    async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(kind.prepared(url))
-        rows = await measure(made.workloads, repetitions)
-    report(
-        kind.__name__.removesuffix("Workloads").removesuffix("Projecting"),
-        rows,
-        {each.name: each.operations for each in made.workloads},
-    )
-
-
-def _another_database(url: str) -> str:
-    """Make a migrated database beside one, on the same server."""
-
-    async def create() -> None:
-        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql("CREATE DATABASE bench_many")
-        await engine.dispose()
-
-    asyncio.run(create())
-    another = make_url(url).set(database="bench_many").render_as_string(hide_password=False)
-    alembic("upgrade", "head", url=another)
-    return another
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    """Measure SQLite in a temporary file and PostgreSQL on a throwaway server."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5)
-    repetitions = parser.parse_args().repetitions
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite+aiosqlite:///{Path(folder) / 'bench.db'}"
-        alembic("upgrade", "head", url=url)
-        asyncio.run(run(url, SQLiteWorkloads, repetitions))
-        url = f"sqlite+aiosqlite:///{Path(folder) / 'projecting.db'}"
-        alembic("upgrade", "head", url=url)
-        asyncio.run(run(url, SQLiteProjecting, repetitions))
-        urls = [f"sqlite+aiosqlite:///{Path(folder) / name}.db" for name in ("none", "many")]
-        for url in urls:
-            alembic("upgrade", "head", url=url)
-        claiming.run(*urls)
-    with running_server() as server:
-        alembic("upgrade", "head", url=server.url)
-        url = make_url(server.url).render_as_string(hide_password=False)
-        asyncio.run(run(url, PostgreSQLWorkloads, repetitions))
-        asyncio.run(run(url, PostgreSQLProjecting, repetitions))
-        claiming.run(url, _another_database(url))
+    """Run with command line arguments."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="FAMILY[/PART]",
+        help="families that begin so, or of those the workloads with PART in their name; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--database", choices=("postgresql", "sqlite"), action="append", help="both without it")
+    parser.add_argument("--repetitions", type=int, default=5, help="of each workload, that count (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a hundredth of the sizes")
+    parser.add_argument("--without-peers", action="store_true", help="the library and the drivers only")
+    parser.add_argument("--events", type=Path, metavar="PATH", help="a CSV file of the traffic fines log")
+    parser.add_argument("--output", type=Path, default=RESULTS / "latest.json", help="%(default)s")
+    parser.add_argument("--write-docs", action="store_true", help="put table and drawing into docs/")
+    given = parser.parse_args()
+    options = Options(
+        only=tuple(given.only),
+        databases=tuple(given.database or ("postgresql", "sqlite")),
+        repetitions=given.repetitions,
+        quick=given.quick,
+        peers=not given.without_peers,
+        log=given.events,
+    )
+    for name in missing() if options.peers else ():
+        print(f"{name} is not installed and left out: {HOW_TO_INSTALL}", file=sys.stderr)
+    facts, results = run(options, lambda text: print(text, file=sys.stderr))
+    print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
+    print(as_text(results))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(
+        json.dumps({"facts": facts, "results": [each.to_dict() for each in results]}, indent=1) + "\n"
+    )
+    if given.write_docs:
+        write_page(DOCS / "performance.md", as_markdown(facts, results))
+        (DOCS / "performance.svg").write_text(as_svg(results))
 
 
 if __name__ == "__main__":

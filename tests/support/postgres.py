@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pwd import struct_passwd
 
 _NO_SERVER = """\
@@ -100,8 +100,13 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Yield a server; one of our own is stopped and its files removed at the end, whatever happens."""
+def running_server(settings: Mapping[str, str] | None = None, *, in_memory: bool = True) -> Iterator[Server]:
+    """Yield a server; one of our own is stopped and its files removed at the end, whatever happens.
+
+    Args:
+        settings: of a server of our own, beside or in place of those that tests have.
+        in_memory: whether its data may be kept in memory, where there is room.
+    """
     if url := os.environ.get("TEST_POSTGRES_URL"):
         yield Server(url=re.sub(r"^postgres(ql)?://", "postgresql+asyncpg://", url))
         return
@@ -111,8 +116,8 @@ def running_server() -> Iterator[Server]:
     with ExitStack() as stack:
         _remove_abandoned(_MEMORY)  # before it is asked for room
         scratch = stack.enter_context(_own_directory(base))
-        memory = stack.enter_context(_own_directory(_MEMORY)) if _has_room(_MEMORY) else scratch
-        own = _OwnServer(bin_dir, scratch, account, memory / "data")
+        memory = stack.enter_context(_own_directory(_MEMORY)) if in_memory and _has_room(_MEMORY) else scratch
+        own = _OwnServer(bin_dir, scratch, account, memory / "data", _SETTINGS | dict(settings or {}))
         stack.callback(own.stop)
         own.create()
         own.start_on_free_port()
@@ -165,8 +170,11 @@ def _wheel_bin_dirs(folders: Iterable[str] = tuple(_WHEEL_FOLDERS.values())) -> 
 class _OwnServer:
     """A server with its log, socket and, where needed, its binaries in the directory `scratch`, its data in `data`."""
 
-    def __init__(self, bin_dir: Path, scratch: Path, account: struct_passwd | None, data: Path) -> None:
+    def __init__(
+        self, bin_dir: Path, scratch: Path, account: struct_passwd | None, data: Path, settings: Mapping[str, str]
+    ) -> None:
         self.bin_dir = bin_dir
+        self._settings = settings
         self.port = 0
         self._scratch = scratch
         self._data = data
@@ -198,7 +206,7 @@ class _OwnServer:
     def start(self, port: int) -> None:
         """Start on `port` and return when the server answers; raises RuntimeError if it does not."""
         self.port = port
-        settings = _SETTINGS | {"port": str(port), "unix_socket_directories": str(self._scratch)}
+        settings = {**self._settings, "port": str(port), "unix_socket_directories": str(self._scratch)}
         command = [str(self.bin_dir / "postgres"), "-D", str(self._data)]
         command += [f"--{name}={value}" for name, value in settings.items()]
         options = self._spawn_options() | {"preexec_fn": _end_with_parent(), "stderr": subprocess.STDOUT}
