@@ -14,7 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.catalogue import Catal
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked, count_matching, select
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import parameter
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import UnexpectedNullError
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import is_spoilt
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
@@ -92,10 +92,13 @@ class ProjectionReader:
             digits = digits_of(connection)
             keys = [tuple(found.key_values(doc_id, exact_digits=digits).values()) for doc_id in wanted]
             rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+            statement, by_column = statements.find_many(found, connection.dialect.name)
             for chunk in chunked(dict.fromkeys(keys), CHUNK):
-                among = [key[0] for key in chunk] if len(found.key) == 1 else chunk
-                result = await connection.execute(statements.find_many(found), {"keys": among})
-                rows |= {tuple(row[name] for name in found.key): dict(row) for row in result.mappings()}
+                parameters: dict[str, list[Any]] = {"keys": [key[0] for key in chunk] if len(found.key) == 1 else chunk}
+                if by_column:
+                    parameters = dict(zip(found.key, map(list, zip(*chunk, strict=True)), strict=True))
+                answer = await execute_kept(connection, statement, parameters)
+                rows |= {tuple(row[name] for name in found.key): row for row in answer.mappings()}
             return [dict(rows[key]) if key in rows else None for key in keys]
 
         return await self._run(collection, work, uow=uow)

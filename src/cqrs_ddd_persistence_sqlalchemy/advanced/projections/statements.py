@@ -143,12 +143,16 @@ def find_one(collection: Collection) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def find_many(collection: Collection) -> Any:
-    """Read the rows with any of the keys in `keys`."""
+def find_many(collection: Collection, dialect_name: str) -> tuple[Any, bool]:
+    """Read the rows with any of some keys, given column by column, or (False) as the list `keys`."""
     columns = [collection.table.c[name] for name in collection.key]
+    wanted = dialect_named(dialect_name).key_rows(columns)
+    if wanted is not None:
+        has_key = sa.and_(*(column == wanted.c[column.name] for column in columns))
+        return sa.select(collection.table).select_from(wanted.join(collection.table, has_key)), True
     keys: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
     among = columns[0].in_(keys) if len(columns) == 1 else sa.tuple_(*columns).in_(keys)
-    return sa.select(collection.table).where(among)
+    return sa.select(collection.table).where(among), False
 
 
 @lru_cache(maxsize=1024)

@@ -74,6 +74,7 @@ class Applier:
             for column in schema.columns
             if column.default is not None and column.default.kind == "literal" and column.name != VERSION
         } | {column.name: None for column in schema.columns if column.default is None and column.nullable}
+        self._has_mutable_defaults = any(isinstance(value, list | dict) for value in self._defaults.values())
         #: What a row has once it was written, or from its defaults; a required column may be missing, and is an error.
         self._whole = frozenset(
             column.name for column in schema.columns if column.default is not None and column.name != VERSION
@@ -136,6 +137,9 @@ class Applier:
             )
         return error
 
+    def _fresh_defaults(self) -> dict[str, Any]:
+        return deepcopy(self._defaults) if self._has_mutable_defaults else self._defaults
+
     def _is_fold(self, event: StoredEvent) -> bool:
         return isinstance(self._projection.handler(event.event_type), Fold)
 
@@ -195,7 +199,7 @@ class Applier:
             keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._key_name: key}
             _check_key(new, keys)
             # Whatever the batch, a later event of it meets the row as the database would have it.
-            merged = {**keys, **(deepcopy(self._defaults) if row is None else row), **new}
+            merged = {**keys, **(self._fresh_defaults() if row is None else row), **new}
         except Exception as error:  # the application's, too
             raise EventFailedError(event.position) from error
         if VERSION in self._types and merged.get(VERSION) == version:

@@ -127,6 +127,10 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
         One parameter whatever the number of rows: the drivers' limits on parameters (32,767 and 32,766) never bite.
         """
 
+    def key_rows(self, columns: Sequence[sa.Column[Any]]) -> sa.FromClause | None:
+        """Return a row source over parameters named as the columns, each a list; None where lists cannot be bound."""
+        return None
+
     @abstractmethod
     def json_time(self, value: datetime) -> str:
         """Return an aware time in the form in which `json_rows` stores it as this database stores times."""

@@ -147,6 +147,12 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         typed = [sa.column(column.name, column.type) for column in columns]
         return sa.func.json_to_recordset(array).table_valued(*typed, name="rows").render_derived(with_types=True)
 
+    def key_rows(self, columns: Sequence[sa.Column[Any]]) -> sa.FromClause:
+        """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
+        lists = [sa.bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in columns]
+        typed = [sa.column(column.name, column.type) for column in columns]
+        return sa.func.unnest(*lists).table_valued(*typed, name="wanted").render_derived()
+
     def json_time(self, value: datetime) -> str:
         """Return ISO 8601 with its offset, so that the session's time zone plays no part."""
         return value.isoformat()
