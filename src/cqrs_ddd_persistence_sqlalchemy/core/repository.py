@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -23,7 +24,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.mapping import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import CREATED_AT, UPDATED_AT, EntityStatements
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
@@ -114,7 +115,7 @@ class SQLAlchemyRepository(Generic[T, ID]):
     ) -> T:
         """Insert or update an entity, with further values by attribute that only the database knows."""
         self._rows.check_class(entity)
-        values = self._rows.values(self.to_model(entity))
+        values = self._row_values(entity)
         expected = stored_version(entity)
         async with self._scope.write(uow, single=self._is_written_at_once(entity)) as connection:
             values |= {**self._computed(entity, connection), **further(connection)}
@@ -122,7 +123,7 @@ class SQLAlchemyRepository(Generic[T, ID]):
                 await self._insert(connection, values)
             else:
                 await self._update(connection, values, expected)
-            await connection.run_sync(self._stamp, entity, (expected or 0) + 1)
+            self._stamp(synchronous(connection), entity, (expected or 0) + 1)
             await self._written(connection, entity)
         return entity
 
@@ -218,6 +219,11 @@ class SQLAlchemyRepository(Generic[T, ID]):
         del entity, connection  # here, columns have what entities have
         return {}
 
+    def _reads_attributes_only(self, from_model: object) -> bool:
+        """Tell whether a `from_model` needs no more of a model than its attributes."""
+        del from_model
+        return False
+
     def _is_written_at_once(self, entity: T) -> bool:
         """Tell whether `_written` has nothing to look up."""
         del entity
@@ -230,8 +236,13 @@ class SQLAlchemyRepository(Generic[T, ID]):
         """Return what a row must be like to be this repository's; a subclass that shares its table says it here."""
         return ()
 
+    def _row_values(self, entity: T) -> dict[str, Any]:
+        return self._rows.values(self.to_model(entity))
+
     def _entity(self, row: dict[str, Any]) -> T:
-        entity = self.from_model(self._model_cls(**row))
+        # An object of the library's own class would be made for its attributes alone.
+        own = self._reads_attributes_only(type(self).from_model)
+        entity = self.from_model(SimpleNamespace(**row) if own else self._model_cls(**row))
         stamp(entity, row[VERSION])
         return entity
 

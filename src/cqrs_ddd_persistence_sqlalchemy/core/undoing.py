@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Engine, Transaction
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 Undo = tuple["Transaction", "Callable[[], None]"]
 
 _undos: WeakKeyDictionary[Transaction, list[Undo]] = WeakKeyDictionary()
 _watched: WeakSet[Engine] = WeakSet()
+
+
+def synchronous(connection: AsyncConnection) -> Connection:
+    """Return the connection of which nothing is asked that would wait for the database."""
+    sync = connection.sync_connection
+    assert sync is not None  # noqa: S101  (a scope has opened it)
+    return sync
 
 
 def on_rollback(connection: Connection, undo: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import synchronous
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
@@ -146,7 +147,7 @@ class ClaimedJobs(TakenJobs[Job]):
                 if claim.id in rows:
                     row = {**vars(ended[claim.id]), **rows[claim.id]}
                     names = ("status", "result", "error", "finished_at")
-                    await connection.run_sync(self._end_of_claim, claim.job, row, *names)
+                    self._end_of_claim(synchronous(connection), claim.job, row, *names)
         return list(rows)
 
     @repeated
@@ -212,7 +213,7 @@ class ClaimedJobs(TakenJobs[Job]):
         if row is None:
             raise LeaseLostError("job", (claim.id,))
         names = ("status", "retry_count", "run_at", "error", "finished_at", "cancellation_requested_at")
-        await connection.run_sync(self._end_of_claim, job, row, *names)
+        self._end_of_claim(synchronous(connection), job, row, *names)
         return JobStatus(row["status"])
 
     def _mine(self, claim: JobClaim[Job]) -> dict[str, Any]:

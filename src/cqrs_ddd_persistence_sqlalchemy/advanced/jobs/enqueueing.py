@@ -18,6 +18,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import synchronous
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_id
 
 if TYPE_CHECKING:
@@ -149,9 +150,9 @@ class QueuedJobs(ClaimedJobs[Job]):
         answer = await execute_kept(connection, statement, {"batch": batch})
         rows = dict(map(tuple, answer.rows))
         for job_id, run_at in rows.items():
-            await connection.run_sync(self._stamp, new[job_id], 1)
+            self._stamp(synchronous(connection), new[job_id], 1)
             if new[job_id].delay is not None:
-                await connection.run_sync(self._tell, new[job_id], {"run_at": run_at})
+                self._tell(synchronous(connection), new[job_id], {"run_at": run_at})
         return [job_id for job_id in new if job_id in rows]
 
     def _checked(self, jobs: Iterable[Job]) -> builtins.list[Job]:
@@ -166,7 +167,7 @@ class QueuedJobs(ClaimedJobs[Job]):
         return checked
 
     def _as_json(self, job: Job, number: int, json_time: Callable[[datetime], str]) -> dict[str, Any]:
-        given = vars(self.to_model(job))
+        given = self._row_values(job)
         times = {"run_at", "started_at", "finished_at"}
         values = {name: given[name] for name in (*IN_COLUMNS, "job_type", "state") if name in given}
         values |= {name: json_time(values[name]) for name in times if values[name] is not None}

@@ -16,7 +16,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, to_document
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +57,9 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         Raises:
             ValueError: naming what cannot be stored.
         """
+        return BackgroundJobModel(**self._values(entity))
+
+    def _values(self, entity: Job) -> dict[str, Any]:
         values = {name: getattr(entity, name) for name in IN_COLUMNS}
         for name in _TEXTS:
             check_text(values[name] or "", name)
@@ -66,7 +69,14 @@ class JobRows(SQLAlchemyRepository[Job, str]):
             del values["cancellation_requested_at"]  # somebody may have asked for it meanwhile
         if entity.status is not JobStatus.RUNNING:
             values["lease_until"] = None
-        return BackgroundJobModel(job_type=self._type, state=self._state(entity), **values)
+        return {"job_type": self._type, "state": self._state(entity), **values}
+
+    def _row_values(self, entity: Job) -> dict[str, Any]:
+        own = type(self).to_model is JobRows.to_model
+        return self._values(entity) if own else super()._row_values(entity)
+
+    def _reads_attributes_only(self, from_model: object) -> bool:
+        return from_model is JobRows.from_model
 
     def from_model(self, model: Any) -> Job:
         """Return the job; columns take precedence over what the state may say of them."""
@@ -106,7 +116,7 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         names = ("status", "run_at", "finished_at", "cancellation_requested_at")
         statement = sa.select(*(self._rows.columns[name] for name in names)).where(self._rows.key == entity.id)
         row = (await connection.execute(statement)).mappings().one()
-        await connection.run_sync(self._tell, entity, dict(row))
+        self._tell(synchronous(connection), entity, dict(row))
 
     def _tell(self, connection: Connection, job: Job, changes: Mapping[str, Any]) -> None:
         """Let a job know what the database has made of it, and forget it when that is rolled back."""

@@ -19,7 +19,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.json_documents import to_document
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
@@ -80,15 +80,25 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         Raises:
             ValueError: naming what JSON cannot hold.
         """
-        return SagaStateModel(
-            id=entity.id,
-            saga_type=self._type,
-            correlation_id=entity.correlation_id,
-            status=entity.status,
-            timeout_at=entity.timeout_at,
-            state=to_document(dumped(entity, exclude={"step_history"}), "state"),
-            events=[record.model_dump(mode="json") for record in entity.step_history],
-        )
+        return SagaStateModel(**self._values(entity))
+
+    def _values(self, entity: Saga) -> dict[str, Any]:
+        return {
+            "id": entity.id,
+            "saga_type": self._type,
+            "correlation_id": entity.correlation_id,
+            "status": entity.status,
+            "timeout_at": entity.timeout_at,
+            "state": to_document(dumped(entity, exclude={"step_history"}), "state"),
+            "events": [record.model_dump(mode="json") for record in entity.step_history],
+        }
+
+    def _row_values(self, entity: Saga) -> dict[str, Any]:
+        own = type(self).to_model is SQLAlchemySagaRepository.to_model
+        return self._values(entity) if own else super()._row_values(entity)
+
+    def _reads_attributes_only(self, from_model: object) -> bool:
+        return from_model is SQLAlchemySagaRepository.from_model
 
     def from_model(self, model: Any) -> Saga:
         """Return the saga with its history; columns take precedence over what the state repeats of them."""
@@ -223,7 +233,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             statement = sa.select(self._rows.columns["timeout_at"]).where(self._rows.key == entity.id)
             undo = partial(entity.set_deadline, None, timeout=entity.timeout)
             entity.set_deadline(await connection.scalar(statement))
-            await connection.run_sync(on_rollback, undo)
+            on_rollback(synchronous(connection), undo)
 
     async def _find(
         self, kind: Callable[[DatabaseDialect], Wanted], limit: int, uow: SQLAlchemyUnitOfWork | None

@@ -247,14 +247,20 @@ class DirectDialect:
         options = sync.get_execution_options()
         if not _CHANGES_STATEMENTS.isdisjoint(options):
             return None
-        for name in _OF_STATEMENTS:
-            for listener in getattr(sync.dispatch, name):
-                if not getattr(listener, _IS_FOR_FOREIGN, False):
-                    return None
+        if _is_watched(sync.dispatch):
+            return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
         if transaction is None:
             return sync.connection if options.get("isolation_level") == "AUTOCOMMIT" else None
         return sync.connection if transaction.is_active and self._has_begun(sync.connection) else None
+
+
+def _is_watched(dispatch: Any) -> bool:
+    for name in _OF_STATEMENTS:
+        listeners = getattr(dispatch, name)
+        if listeners and not all(getattr(listener, _IS_FOR_FOREIGN, False) for listener in listeners):
+            return True
+    return False
 
 
 async def fail(
