@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SITE_READY := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench clean
+.PHONY: help demo docs test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +59,10 @@ bench: $(READY) ## Compare the stores with the raw drivers; look at query plans 
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m pytest -m slow tests/advanced/sagas/test_plans.py
 
+docs: $(SITE_READY) ## Build the site from docs/ into build/site; a broken link or an unknown name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -66,3 +71,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint,demo]'
 	touch $(READY)
+
+$(SITE_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $(SITE_READY)
