@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import textwrap
@@ -46,8 +47,11 @@ class Reader:
     - `exits 1`: the command ends with that code;
     - `raises NameOfError`: the Python block does;
     - `until stopped NAME`: NAME.stop() is called while the Python block runs;
+    - `beside NAME`: NAME.run() goes on while it does;
     - `until stopped`: the command runs until SIGTERM, and ends well then;
     - `sqlite` or `postgresql`: for that database only;
+    - `until told`: the process gets SIGTERM while the Python block runs, which ends well then;
+    - `elsewhere`: a test of its own tries the block;
     - `parses`: the configuration of another program, which is only read.
     """
 
@@ -74,13 +78,16 @@ class Reader:
         path = os.pathsep.join([str(programs or Path(sys.executable).parent), self.surroundings["PATH"]])
         self.surroundings["PATH"] = path
         self.module = ModuleType(_MODULE)
-        self.module.__dict__.update(names)
+        self.names = self.module.__dict__
+        self.names.update(names)
         self.said = ""
 
     @contextlib.contextmanager
     def at_work(self):
         """Import from the folder, and forget what was imported afterwards."""
         before, path = set(sys.modules), list(sys.path)
+        url = os.environ.get("DATABASE_URL")
+        os.environ["DATABASE_URL"] = self.database.url
         sys.modules[_MODULE] = self.module
         sys.path.insert(0, str(self.folder))
         written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -88,6 +95,9 @@ class Reader:
             yield
         finally:
             sys.path[:] = path
+            del os.environ["DATABASE_URL"]
+            if url is not None:
+                os.environ["DATABASE_URL"] = url
             sys.dont_write_bytecode = written
             for name in set(sys.modules) - before:
                 origin = getattr(sys.modules[name], "__file__", None) or ""
@@ -97,6 +107,8 @@ class Reader:
     async def do(self, block: Block) -> None:
         """Do what the block says."""
         if block.directive in {"sqlite", "postgresql"} and block.directive != self.database.kind:
+            return
+        if block.directive == "elsewhere":
             return
         if block.file_name is not None:
             self._write(block)
@@ -125,7 +137,7 @@ class Reader:
     async def _python(self, block: Block) -> None:
         word, _, name = block.directive.partition(" ")
         if word == "raises":
-            expected = self.module.__dict__.get(name) or getattr(__import__("builtins"), name)
+            expected = self.names.get(name) or getattr(__import__("builtins"), name)
             try:
                 await self._execute(block)
             except expected:
@@ -135,7 +147,24 @@ class Reader:
             task = asyncio.ensure_future(self._execute(block))
             await asyncio.wait([task], timeout=_SOON_SECONDS)
             assert not task.done() or task.exception() is None, (block.place, task.exception())
-            self.module.__dict__[block.directive.removeprefix("until stopped ")].stop()
+            self.names[block.directive.removeprefix("until stopped ")].stop()
+            await asyncio.wait_for(task, timeout=20)
+            return
+        if block.directive == "until told":
+            task = asyncio.create_task(self._execute(block))
+            await asyncio.wait([task], timeout=_SOON_SECONDS)
+            assert not task.done(), (block.place, task)
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                await asyncio.wait_for(task, timeout=20)
+            finally:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    asyncio.get_running_loop().remove_signal_handler(number)
+            return
+        if word == "beside":
+            task = asyncio.create_task(self.names[name].run())
+            await self._execute(block)
+            self.names[name].stop()
             await asyncio.wait_for(task, timeout=20)
             return
         assert not block.directive or block.directive in {"sqlite", "postgresql"}, block
@@ -147,7 +176,7 @@ class Reader:
         code: CodeType = compile(lined_up, str(block.page), "exec", flags=flags, dont_inherit=True)
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.chdir(self.folder):
-            result = eval(code, self.module.__dict__)
+            result = eval(code, self.names)
             if inspect.isawaitable(result):
                 await result
         self.said = said.getvalue()
@@ -207,11 +236,15 @@ class Reader:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def _is_up_to_date(self) -> bool:
-        """Tell whether a projection has come to the last event."""
-        return column(self.database, "SELECT max(p.position) = max(e.position) FROM projection_positions p, events e")[0]
+        """Tell whether somebody runs a projection, and has come to the last event."""
+        query = (
+            "SELECT max(p.position) = max(e.position) FROM projection_positions p, events e "
+            "WHERE (SELECT count(owner) FROM projection_runs) > 0"
+        )
+        return bool(column(self.database, query)[0])
 
     async def _sql(self, block: Block) -> None:
-        engine = self.module.__dict__["engine"]
+        engine = self.names["engine"]
         lines = []
         for statement in filter(str.strip, re.sub(r"--.*", "", block.text).split(";")):
             async with engine.begin() as connection:

@@ -46,3 +46,20 @@ def test_each_page_is_in_the_navigation():
 def test_each_block_of_code_says_its_language(page):
     """Blocks are highlighted, and tried by the test that knows their language."""
     assert [block.place for block in blocks(page) if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name)
+def test_the_commands_of_make_are_there(page):
+    """Each `make` that a page names is a target of the Makefile."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([\w-]+)", page.read_text(), re.MULTILINE))
+    assert named >= {"test"}
+    assert named <= targets
+
+
+def test_the_workflow_runs_what_has_to_pass():
+    """GitHub's workflow runs `.ci/run`, and that is lint and tests."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert re.search(r"^      - run: \.ci/run$", workflow, re.MULTILINE)
+    run = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in run if line.startswith("make ")] == ["make lint", "make test"]
