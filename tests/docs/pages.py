@@ -16,7 +16,9 @@ DOCS = ROOT / "docs"
 GUIDES = sorted(path for path in DOCS.glob("*.md"))
 PAGES = sorted(DOCS.rglob("*.md"))
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?: [^\n]*)?\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)(?: [^\n]*)?\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 _DIRECTIVE = re.compile(r"<!-- test: (?P<what>[^>]*) -->\s*\Z")
 
 

@@ -71,7 +71,11 @@ class Reader:
         self.folder = folder
         self.database = database
         self.programs = programs
-        self.surroundings = {name: value for name, value in environment(database.dsn if says_url else None).items() if name != "VIRTUAL_ENV"}
+        self.surroundings = {
+            name: value
+            for name, value in environment(database.dsn if says_url else None).items()
+            if name != "VIRTUAL_ENV"
+        }
         if programs is not None:
             for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):  # as compiling again takes seconds
                 self.surroundings.pop(name, None)
@@ -121,7 +125,7 @@ class Reader:
         elif block.language == "sql":
             await self._sql(block)
         elif block.language == "text":
-            assert same(self.said) == same(block.text), block.place
+            assert same(self.said) == same(block.text), f"{block.place}:\n{self.said}"
         else:
             raise AssertionError(f"{block.place}: nobody knows how to try a block of {block.language!r}")
 

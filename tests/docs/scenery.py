@@ -119,7 +119,9 @@ async def for_running_projections(reader: Reader) -> None:
 
 async def for_repositories(reader: Reader) -> None:
     async with reader.names["engine"].begin() as connection:
-        columns = "id VARCHAR(50) PRIMARY KEY, version INTEGER NOT NULL, customer VARCHAR NOT NULL, total NUMERIC(12, 2)"
+        columns = (
+            "id VARCHAR(50) PRIMARY KEY, version INTEGER NOT NULL, customer VARCHAR NOT NULL, total NUMERIC(12, 2)"
+        )
         await connection.execute(sa.text(f"CREATE TABLE orders ({columns})"))
 
 
@@ -142,7 +144,9 @@ async def for_operating(reader: Reader) -> None:
     await pay(reader, 3)
     accounts = Projection("accounts", balances(("payments", "INTEGER NOT NULL")))
     accounts.fold("Paid")(lambda row, _event: row or {"balance": 0, "payments": 0})
-    reader.names.update(accounts=accounts, bank=Recorder(), url=reader.database.url, Trip=Trip, Import=Import, Export=Export)
+    reader.names.update(
+        accounts=accounts, bank=Recorder(), url=reader.database.url, Trip=Trip, Import=Import, Export=Export
+    )
 
 
 async def for_migrations(reader: Reader) -> None:

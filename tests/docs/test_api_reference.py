@@ -34,7 +34,9 @@ def exported(package):
     module = importlib.import_module(package)
     listed = getattr(module, "__all__", None)
     if listed is None:
-        listed = [name for name, value in vars(module).items() if inspect.isclass(value) and value.__module__ == package]
+        listed = [
+            name for name, value in vars(module).items() if inspect.isclass(value) and value.__module__ == package
+        ]
     return {f"{package}.{name}": getattr(module, name) for name in listed if not name.startswith("_")}
 
 

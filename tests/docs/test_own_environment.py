@@ -7,12 +7,12 @@ import re
 from tests.docs.pages import DOCS, blocks
 from tests.support.command_line import LIBRARY_TABLES, run, succeed, tables
 
-MODELS = '''\
+MODELS = """\
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
 sa.Table("customers", metadata, sa.Column("id", sa.Integer(), primary_key=True), sa.Column("name", sa.String(100)))
-'''
+"""
 URL = 'config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"])'
 
 
@@ -33,7 +33,7 @@ def test_the_four_steps_lead_to_a_migrated_database(empty_database, tmp_path):
     target = f"import os\nfrom models import metadata\n\ntarget_metadata = metadata\n{URL}\n"
     imported, _, added = projections.partition("\n\n")
     schema = "from cqrs_ddd_persistence_sqlalchemy import schema\n"
-    env = env.replace("target_metadata = None", "\n".join([schema, imported, target, added]))
+    env = env.replace("target_metadata = None", f"{schema}\n{imported}\n{target}\n{added}")
     path.write_text(env.replace("render_as_batch=True,", "render_as_batch=True, render_item=schema.render_item,"))
 
     url = empty_database.url
