@@ -61,7 +61,7 @@ bench: $(READY) ## Compare the stores with the raw drivers; look at query plans 
 
 docs: $(SITE_READY) ## Build the site from docs/ into build/site; a broken link or an unknown name fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "open build/site/index.html"
+	@echo "build/site/index.html; for the search: $(PYTHON) -m http.server --directory build/site"
 
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
