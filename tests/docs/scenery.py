@@ -36,6 +36,13 @@ class Recorder:
         return call
 
 
+class Refusing:
+    """A carrier that says no."""
+
+    async def ship(self, _order_id: str) -> None:
+        raise RuntimeError("nobody delivers to the Moon")
+
+
 class Files:
     """Files whose lines can be read."""
 
@@ -126,7 +133,7 @@ async def for_repositories(reader: Reader) -> None:
 
 
 async def for_sagas(reader: Reader) -> None:
-    reader.names.update(bank=Recorder(), hotel=Recorder())
+    reader.names.update(bank=Recorder(), hotel=Recorder(), carrier=Refusing(), shop=Recorder())
 
 
 async def for_snapshots(reader: Reader) -> None:
