@@ -27,6 +27,7 @@ from tests.support.command_line import column
 from tests.support.processes import environment, run_command
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from typing import Any
 
     from tests.docs.pages import Block
@@ -148,22 +149,15 @@ class Reader:
                 return
             raise AssertionError(f"{block.place}: {name} was not raised")
         if block.directive.startswith("until stopped "):
-            task = asyncio.ensure_future(self._execute(block))
-            await asyncio.wait([task], timeout=_SOON_SECONDS)
-            assert not task.done() or task.exception() is None, (block.place, task.exception())
-            self.names[block.directive.removeprefix("until stopped ")].stop()
-            await asyncio.wait_for(task, timeout=20)
+            name = block.directive.removeprefix("until stopped ")
+            async with self._going_on(block, lambda: name in self.names):
+                self.names[name].stop()
             return
         if block.directive == "until told":
-            task = asyncio.create_task(self._execute(block))
-            await asyncio.wait([task], timeout=_SOON_SECONDS)
-            assert not task.done(), (block.place, task)
-            os.kill(os.getpid(), signal.SIGTERM)
-            try:
-                await asyncio.wait_for(task, timeout=20)
-            finally:
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    asyncio.get_running_loop().remove_signal_handler(number)
+            async with self._going_on(block, lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):
+                os.kill(os.getpid(), signal.SIGTERM)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
             return
         if word == "beside":
             task = asyncio.create_task(self.names[name].run())
@@ -173,6 +167,18 @@ class Reader:
             return
         assert not block.directive or block.directive in {"sqlite", "postgresql"}, block
         await self._execute(block)
+
+    @contextlib.asynccontextmanager
+    async def _going_on(self, block: Block, has_begun: Callable[[], bool]) -> AsyncIterator[None]:
+        """Run the block; once it has begun, let it work for a moment, do what is to end it, and see that it ends."""
+        task = asyncio.create_task(self._execute(block))
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not has_begun() and not task.done():  # noqa: ASYNC110  (nothing says when a program has come so far)
+                await asyncio.sleep(0.01)
+        await asyncio.wait([task], timeout=_SOON_SECONDS)
+        assert not task.done(), (block.place, task)
+        yield
+        await asyncio.wait_for(task, timeout=_PATIENCE_SECONDS)
 
     async def _execute(self, block: Block) -> None:
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
