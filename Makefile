@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+SITE_READY := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench bench-compare bench-growth clean
+.PHONY: help demo docs test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench bench-compare bench-growth clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +67,10 @@ bench-growth: $(READY) ## Look at query plans, times and memory as tables grow t
 	$(BIN)/python -m benchmarks.growth --write-docs
 	$(BIN)/python -m pytest -m slow tests/advanced/sagas/test_plans.py
 
+docs: $(SITE_READY) ## Build the site from docs/ into build/site; a broken link or an unknown name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html; for the search: $(PYTHON) -m http.server --directory build/site"
+
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -78,3 +83,7 @@ $(READY): pyproject.toml
 $(BENCH_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $(BENCH_READY)
+
+$(SITE_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $(SITE_READY)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from cqrs_ddd_advanced_core.exceptions import ERRORS_PAGE
+
 PROJECTIONS_COMMAND = "python -m cqrs_ddd_persistence_sqlalchemy.projections"
 
 
 class PersistenceError(Exception):
-    """Root of the errors of this package; anything else that comes out of it is the driver's or SQLAlchemy's."""
+    """Root of the errors of this package; anything else that comes out of it is the driver's or SQLAlchemy's.
+
+    Attributes:
+        docs: where the class is explained; a note of each error (PEP 678), so that tracebacks end with it.
+    """
+
+    docs: ClassVar[str] = f"{ERRORS_PAGE}#persistenceerror"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.add_note(f"see {self.docs}")
 
 
 class UnitOfWorkError(PersistenceError):
     """A unit of work was missing, misused, or cannot commit what it was asked to."""
+
+    docs = f"{ERRORS_PAGE}#unitofworkerror"
 
 
 class OptimisticConcurrencyError(PersistenceError):
@@ -22,6 +38,8 @@ class OptimisticConcurrencyError(PersistenceError):
         expected: the version (position) the caller took for the stored one; None where there was none to expect.
         actual: the stored one; None where nothing is stored.
     """
+
+    docs = f"{ERRORS_PAGE}#optimisticconcurrencyerror"
 
     def __init__(
         self,
@@ -66,6 +84,8 @@ class LeaseLostError(PersistenceError):
         lost: the names or ids.
     """
 
+    docs = f"{ERRORS_PAGE}#leaselosterror"
+
     def __init__(self, kind: str, lost: tuple[str, ...]) -> None:
         self.kind = kind
         self.lost = lost
@@ -85,6 +105,8 @@ class ProjectionPausedError(PersistenceError):
         position: of the event; None where somebody paused it by hand.
         error: what the handler raised, as text.
     """
+
+    docs = f"{ERRORS_PAGE}#projectionpausederror"
 
     def __init__(self, projection_name: str, position: int | None, error: str | None) -> None:
         self.projection_name = projection_name
@@ -112,6 +134,8 @@ class ProjectionWaitError(PersistenceError, TimeoutError):
         error: what keeps it, where something has failed since it last advanced.
     """
 
+    docs = f"{ERRORS_PAGE}#projectionwaiterror"
+
     def __init__(self, projection_name: str, position: int, reached: int, state: str, error: str | None = None) -> None:
         self.projection_name = projection_name
         self.position = position
@@ -127,13 +151,22 @@ class ProjectionWaitError(PersistenceError, TimeoutError):
             why += f". It has failed last with {self.error}"
         return f"projection {self.projection_name!r} is at {self.reached}, not yet at {self.position}; {why}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive copying: an OSError, which a TimeoutError is, drops what it takes for no file name."""
+        arguments = (self.projection_name, self.position, self.reached, self.state, self.error)
+        return type(self), arguments, vars(self)
+
 
 class RebuildError(PersistenceError):
     """A projection could not be rebuilt; its readers have noticed nothing. The message names what is in the way."""
 
+    docs = f"{ERRORS_PAGE}#rebuilderror"
+
 
 class SchemaOutOfDateError(PersistenceError):
     """The database lacks a table, a column or a revision that this code needs."""
+
+    docs = f"{ERRORS_PAGE}#schemaoutofdateerror"
 
 
 class TableChangedError(SchemaOutOfDateError):
@@ -142,21 +175,31 @@ class TableChangedError(SchemaOutOfDateError):
     An operation in a transaction of its own tries again by itself.
     """
 
+    docs = f"{ERRORS_PAGE}#tablechangederror"
+
 
 class CollectionNotFoundError(PersistenceError):
     """A projection's table is not in the database.
 
     Attributes:
         collection: the name that was asked for.
+        schema: of the database, None for the connection's default one.
     """
+
+    docs = f"{ERRORS_PAGE}#collectionnotfounderror"
 
     def __init__(self, collection: str, schema: str | None = None) -> None:
         self.collection = collection
+        self.schema = schema
         where = "the database" if schema is None else f"schema {schema!r} of the database"
         super().__init__(
             f"collection {collection!r} is not in {where}; if its revision exists, run: {upgrade_command(schema)}; "
             f"otherwise write one with: {revision_command(collection)}"
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive copying, which would otherwise take the message for the collection."""
+        return type(self), (self.collection, self.schema), vars(self)
 
 
 class AutoDDLDisabledError(PersistenceError):
@@ -164,15 +207,23 @@ class AutoDDLDisabledError(PersistenceError):
 
     Attributes:
         collection: the name of the missing table.
+        schema: of the database, None for the connection's default one.
     """
+
+    docs = f"{ERRORS_PAGE}#autoddldisablederror"
 
     def __init__(self, collection: str, schema: str | None = None) -> None:
         self.collection = collection
+        self.schema = schema
         where = "the database" if schema is None else f"schema {schema!r} of the database"
         super().__init__(
             f"collection {collection!r} is not in {where} and allow_auto_ddl is off; write a revision with: "
             f"{revision_command(collection)} and run: {upgrade_command(schema)}"
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive copying, which would otherwise take the message for the collection."""
+        return type(self), (self.collection, self.schema), vars(self)
 
 
 def upgrade_command(schema: str | None = None) -> str:

@@ -199,10 +199,9 @@ class TestExpectedVersion:
     async def test_zero_is_for_a_new_stream(self, store):
         """expected_version=0 appends to a stream that has no events, once."""
         await store.append([an_event(aggregate_type="Order")], expected_version=0)
-        with pytest.raises(
-            OptimisticConcurrencyError, match=r"^Order 'order-1': expected version 0, found 1; reload it and try again$"
-        ) as caught:
+        with pytest.raises(OptimisticConcurrencyError) as caught:
             await store.append([an_event(aggregate_type="Order")], expected_version=0)
+        assert str(caught.value) == "Order 'order-1': expected version 0, found 1; reload it and try again"
         assert (caught.value.entity_type, caught.value.entity_id) == ("Order", "order-1")
         assert (caught.value.expected, caught.value.actual) == (0, 1)
 

@@ -442,10 +442,11 @@ def test_a_definition_is_text(definition):
 @pytest.mark.parametrize("name", ["", "a b", "total; --", "1st", "t\n", "größe", "x" * 64, None, 7])
 def test_a_bad_column_name_is_refused(name):
     """A name that is no identifier is a SchemaError with the one message for names."""
-    with pytest.raises(SchemaError, match=r"\A" + re.escape(f"Invalid SQL column name: {name!r}") + r"\Z"):
+    with pytest.raises(SchemaError) as parsed:
         parse_column(name, "INTEGER")
-    with pytest.raises(SchemaError, match=r"\A" + re.escape(f"Invalid SQL column name: {name!r}") + r"\Z"):
+    with pytest.raises(SchemaError) as made:
         ColumnSpec(name, ColumnType(Kind.INTEGER))
+    assert str(parsed.value) == str(made.value) == f"Invalid SQL column name: {name!r}"
 
 
 def test_a_schema_error_is_a_value_error():
