@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.completing import Completions
     from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Attempt(Generic[Job]):
         claim: of the job, just taken.
         repository: that it was taken from.
         handler: called with the job; what it returns is the job's result.
+        completions: that saves it as completed, with others.
         lease: that it was claimed for; each heartbeat begins it anew.
         heartbeat: how often.
         grace: how long the job may go on once its cancellation was requested.
@@ -44,6 +46,7 @@ class Attempt(Generic[Job]):
         claim: JobClaim[Job],
         repository: SQLAlchemyBackgroundJobRepository[Job],
         handler: Callable[[Job], Awaitable[Any]],
+        completions: Completions[Job],
         *,
         lease: timedelta,
         heartbeat: timedelta,
@@ -53,6 +56,7 @@ class Attempt(Generic[Job]):
         self._claim = claim
         self._repository = repository
         self._handler = handler
+        self._completions = completions
         self._lease = lease
         self._heartbeat = heartbeat
         self._grace = grace
@@ -133,7 +137,7 @@ class Attempt(Generic[Job]):
             if result is not None:
                 jsonable(result, "result")  # which pydantic would write otherwise, NaN as null
                 claim.job.result = result
-            await repository.complete(claim)
+            await self._completions.complete(claim)
 
     async def _beat(self) -> None:
         """Renew the lease, save the progress, and hear whether the job is to be cancelled."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.completing import Completions
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.handling import runnable
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
@@ -89,6 +90,7 @@ class JobWorker(Generic[Job]):
         self._grace = grace
         self._scheduler = Scheduler(repository, periodic) if periodic else None
         self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id, max_length=ID_LENGTH)
+        self._completions = Completions(repository)
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
         self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
@@ -194,6 +196,7 @@ class JobWorker(Generic[Job]):
                 claim,
                 self._repository,
                 self._handler,
+                self._completions,
                 lease=self._lease,
                 heartbeat=self._heartbeat,
                 grace=self._grace,
@@ -231,6 +234,7 @@ class JobWorker(Generic[Job]):
             if self._claiming is not None:
                 await asyncio.wait({self._claiming})
             await self._finish(0)
+            await self._completions.end(_GIVING_BACK_SECONDS)
         finally:
             for task, attempt in self._attempts.items():
                 logger.error("job %r does not end though it is cancelled; it is left until its lease ends", attempt.id)
