@@ -151,7 +151,8 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
         lists = [sa.bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in columns]
         typed = [sa.column(column.name, column.type) for column in columns]
-        return sa.func.unnest(*lists).table_valued(*typed, name="wanted").render_derived()
+        # A name that no table of a projection has.
+        return sa.func.unnest(*lists).table_valued(*typed).render_derived(name="0_wanted")
 
     def json_time(self, value: datetime) -> str:
         """Return ISO 8601 with its offset, so that the session's time zone plays no part."""
