@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore
@@ -85,6 +88,25 @@ class TestLane:
         with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"):
             await SQLAlchemyProjectionPositionStore(session_factory).save_position("p", 1)
         assert "projection_positions" in caplog.text
+
+    async def test_a_driver_without_a_cache_of_statements_is_left_to_sqlalchemy(self, database, through_sqlalchemy):
+        """Where the driver's cache is off, as behind a proxy, statements have the names that SQLAlchemy gives them."""
+        options = {"statement_cache_size": 0} if database.kind == "postgresql" else {}
+        engine = create_async_engine(database.url, connect_args=options)
+        async with SQLAlchemyUnitOfWork(async_sessionmaker(engine)) as uow:
+            await SQLAlchemyProjectionPositionStore().save_position("p", 1, uow=uow)
+        await engine.dispose()
+        assert bool(through_sqlalchemy) == (database.kind == "postgresql")
+
+    async def test_what_is_kept_goes_with_its_engine(self, database):
+        """An engine that is disposed of and forgotten leaves no compiled statements behind."""
+        engine = create_async_engine(database.url)
+        await SQLAlchemyProjectionPositionStore(async_sessionmaker(engine)).save_position("p", 1)
+        await engine.dispose()
+        dialect = weakref.ref(engine.sync_engine.dialect)
+        del engine
+        gc.collect()
+        assert dialect() is None
 
 
 class TestErrors:

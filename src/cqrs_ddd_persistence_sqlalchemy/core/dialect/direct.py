@@ -6,7 +6,6 @@ through its handling of them. What is left out is its execution context, which c
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ _CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
 _DOUBLE_OID, _NUMERIC_OID = 701, 1700
 
 
+_COMPILED = "cqrs_ddd_compiled"
 _IS_FOR_FOREIGN = "is_only_for_foreign_statements"
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
@@ -138,9 +138,7 @@ class DirectDialect:
     """Runs statements past SQLAlchemy where nobody would notice."""
 
     def __init__(self) -> None:
-        self._compiled: WeakKeyDictionary[Dialect, WeakKeyDictionary[Any, _Compiled]] = WeakKeyDictionary()
-        self._spellings = itertools.count(1)
-        self._spelling = ""
+        self._outdated = 0
 
     async def execute(
         self, connection: AsyncConnection, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
@@ -220,12 +218,11 @@ class DirectDialect:
     def _learn(self, error: BaseException) -> None:
         """Spell statements differently from now on, if need be: no connection has prepared those."""
         if self._is_outdated(error):
-            self._compiled.clear()
-            self._spelling = f" /* {next(self._spellings)} */"
+            self._outdated += 1
 
     @abstractmethod
-    def _has_begun(self, pooled: PoolProxiedConnection) -> bool:
-        """Tell whether the driver is in the transaction that SQLAlchemy takes for begun, or will begin it by itself."""
+    def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
+        """Tell whether the driver is in the transaction that SQLAlchemy takes for begun, or `_run` will see to it."""
 
     def _direct(
         self, connection: AsyncConnection, statement: sa.Executable
@@ -234,10 +231,16 @@ class DirectDialect:
         pooled = self._pooled(connection)
         if pooled is None:
             return None, None
-        by_statement = self._compiled.setdefault(connection.dialect, WeakKeyDictionary())
-        compiled = by_statement.get(statement)
+        dialect = connection.dialect
+        # With the dialect, so that they go with its engine: types' processors refer to it.
+        outdated, by_statement = vars(dialect).get(_COMPILED, (-1, None))
+        if outdated != self._outdated:
+            by_statement = WeakKeyDictionary()
+            setattr(dialect, _COMPILED, (self._outdated, by_statement))
+        compiled: _Compiled | None = by_statement.get(statement)
         if compiled is None:
-            compiled = by_statement[statement] = _Compiled(statement, connection.dialect, self._spelling)
+            spelling = f" /* {self._outdated} */" if self._outdated else ""
+            compiled = by_statement[statement] = _Compiled(statement, dialect, spelling)
         return (pooled, compiled) if compiled.is_plain else (None, None)
 
     def _pooled(self, connection: AsyncConnection) -> PoolProxiedConnection | None:
@@ -250,9 +253,8 @@ class DirectDialect:
         if _is_watched(sync.dispatch):
             return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
-        if transaction is None:
-            return sync.connection if options.get("isolation_level") == "AUTOCOMMIT" else None
-        return sync.connection if transaction.is_active and self._has_begun(sync.connection) else None
+        is_open = options.get("isolation_level") == "AUTOCOMMIT" if transaction is None else transaction.is_active
+        return sync.connection if is_open and self._is_ready(sync.connection) else None
 
 
 def _is_watched(dispatch: Any) -> bool:

@@ -62,8 +62,9 @@ class PostgreSQLDirect(DirectDialect):
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
         return getattr(error.orig, "sqlstate", None) in {"42501", "21000"}
 
-    def _has_begun(self, pooled: PoolProxiedConnection) -> bool:
-        return True  # _begun sees to it
+    def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
+        # Whoever has switched the driver's cache off, for a proxy's sake, has SQLAlchemy name its statements.
+        return bool(getattr(pooled.driver_connection, "_stmt_cache_enabled", True))
 
     def _is_outdated(self, error: BaseException) -> bool:
         return isinstance(error, asyncpg.InvalidCachedStatementError)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SQLiteDirect(DirectDialect):
     """aiosqlite has a thread for each connection: a statement goes there once, and not for each call of its cursor."""
 
-    def _has_begun(self, pooled: PoolProxiedConnection) -> bool:
+    def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
         return bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
 
     async def _run(
