@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _LARGEST_INT = 10**4300  # Python itself reads and prints no more digits
+_PLAIN_INT = 1 << 63
 _STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 
 
@@ -35,9 +36,26 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
             (PostgreSQL), lone surrogates, keys that are not strings, secrets, objects without a JSON form.
     """
     try:
-        return {_key(key, name): jsonable(item, f"{name}.{key}") for key, item in value.items()}
+        return {
+            key if _is_plain_text(key) else _key(key, name): item
+            if _is_plain(item)
+            else jsonable(item, f"{name}.{key}")
+            for key, item in value.items()
+        }
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply, or contains itself") from None
+
+
+def _is_plain_text(value: Any) -> bool:
+    return type(value) is str and value.isascii() and "\x00" not in value
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell, of nearly all values and of none that would change or be refused, that JSON has it as it is."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii() and "\x00" not in value
+    return value is None or kind is bool or (kind is int and -_PLAIN_INT < value < _PLAIN_INT)
 
 
 def dumps(value: Any) -> str:
@@ -97,9 +115,14 @@ def jsonable(value: Any, path: str) -> Any:  # noqa: C901, PLR0911, PLR0912  (on
                 raise ValueError(f"{path} is {value}, which JSON cannot hold")
             return value
         case dict():
-            return {_key(key, path): jsonable(item, f"{path}.{key}") for key, item in value.items()}
+            return {
+                key if _is_plain_text(key) else _key(key, path): (
+                    item if _is_plain(item) else jsonable(item, f"{path}.{key}")
+                )
+                for key, item in value.items()
+            }
         case list() | tuple() | set() | frozenset() | deque():
-            return [jsonable(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            return [item if _is_plain(item) else jsonable(item, f"{path}[{n}]") for n, item in enumerate(value)]
         case Decimal() if not value.is_finite():
             raise ValueError(f"{path} is {value}, which JSON cannot hold")
         case BaseModel():
