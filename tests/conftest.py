@@ -92,7 +92,7 @@ async def check_no_leaks(engine: AsyncEngine) -> None:
     pool = engine.sync_engine.pool
     # A task that was cancelled leaves the closing of its connection to another one, shielded, which may not have ended.
     give_up = time.monotonic() + 5
-    while (checked_out := pool.checkedout() if isinstance(pool, QueuePool) else 0) and time.monotonic() < give_up:
+    while (checked_out := pool.checkedout() if isinstance(pool, QueuePool) else 0) and time.monotonic() < give_up:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     open_transactions = 0
     if engine.dialect.name == "postgresql":
