@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+_AUTOCOMMIT = "cqrs_ddd_autocommit"
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
 _OF_SESSIONS = ("after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback")
 # Listeners of the class are seen through any instance.
@@ -49,19 +51,41 @@ def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
 @asynccontextmanager
 async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Give a connection on which each statement is committed by itself."""
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
+    async with _connected(_in_autocommit(engine)) as connection:
         yield connection
 
 
 @asynccontextmanager
 async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[AsyncConnection]:
     """Give a connection in a transaction, which is committed in the end, or rolled back where nothing is written."""
-    async with engine.connect() as connection:
+    async with _connected(engine) as connection:
         await connection.begin()
         yield connection
         if write:
             await connection.commit()
+
+
+def _in_autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine with other options on the same pool; kept with it, as it is made for each operation."""
+    known: AsyncEngine | None = vars(engine.sync_engine).get(_AUTOCOMMIT)
+    if known is None:
+        known = engine.execution_options(isolation_level="AUTOCOMMIT")
+        setattr(engine.sync_engine, _AUTOCOMMIT, known)
+    return known
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Do what `engine.connect()` does, with a task of its own for the closing only where that waits for the server."""
+    connection = engine.connect()
+    await connection.start()
+    try:
+        yield connection
+    finally:
+        if connection.in_transaction():
+            await asyncio.shield(asyncio.ensure_future(connection.close()))
+        else:
+            await connection.close()
 
 
 def is_alone(connection: AsyncConnection) -> bool:
