@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -13,11 +13,12 @@ from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of, execute_kept, qualified_name
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import restored
 from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after, select_events
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
+from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
+from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
 
 
-class SQLAlchemyEventStore:
+class SQLAlchemyEventStore(TableStore):
     """Appends events to streams and reads them by stream or by position. Events are never changed.
 
     Positions number the events of the whole table, from 1. A transaction that has appended and is still open holds
@@ -44,6 +45,8 @@ class SQLAlchemyEventStore:
             more, after the one that appended: NOTIFY inside would make all commits of the database wait for each other.
     """
 
+    _of: ClassVar[sa.Table] = events_table
+
     def __init__(
         self,
         session_factory: SessionFactory | None = None,
@@ -52,9 +55,8 @@ class SQLAlchemyEventStore:
         schema: str | None = None,
         notify: bool = False,
     ) -> None:
+        super().__init__(session_factory, uow_factory=uow_factory, schema=schema)
         self._notify = notify
-        self._table = in_schema(events_table, check_schema(schema))
-        self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
 
     async def append(
         self,

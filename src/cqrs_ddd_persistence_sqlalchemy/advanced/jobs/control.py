@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -12,16 +12,16 @@ from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import has_status, request_cancellation, spelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 _SHOWN = (
     "id", "job_type", "queue", "status", "priority", "due_at", "unique_key", "correlation_id", "total_items",
@@ -82,7 +82,7 @@ class JobCounts:
     waiting_seconds: float
 
 
-class SQLAlchemyJobControl:
+class SQLAlchemyJobControl(TableStore):
     """Shows the jobs of all classes, cancels them, and lets failed ones run again.
 
     Args:
@@ -91,16 +91,7 @@ class SQLAlchemyJobControl:
         schema: the database schema of the table; the connection's default when omitted.
     """
 
-    def __init__(
-        self,
-        session_factory: SessionFactory | None = None,
-        *,
-        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
-        schema: str | None = None,
-    ) -> None:
-        local: Any = BackgroundJobModel.__table__
-        self._table = in_schema(local, check_schema(schema))
-        self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
+    _of: ClassVar[sa.Table] = BackgroundJobModel.__table__  # type: ignore[assignment]
 
     @repeated
     async def list(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_dead_letters
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from cqrs_ddd_advanced_core.events import StoredEvent
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 BEHIND = "behind another parked event of its stream"
 
@@ -45,7 +44,7 @@ class DeadLetter:
     replay_requested: bool
 
 
-class SQLAlchemyDeadLetterStore:
+class SQLAlchemyDeadLetterStore(TableStore):
     """The parked events of all projections.
 
     Args:
@@ -54,15 +53,7 @@ class SQLAlchemyDeadLetterStore:
         schema: the database schema of the table.
     """
 
-    def __init__(
-        self,
-        session_factory: SessionFactory | None = None,
-        *,
-        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
-        schema: str | None = None,
-    ) -> None:
-        self._table = in_schema(projection_dead_letters, check_schema(schema))
-        self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
+    _of: ClassVar[sa.Table] = projection_dead_letters
 
     @repeated
     async def parked(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import SagaStateModel
-from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SagaCounts:
     failed: int
 
 
-class SQLAlchemySagaControl:
+class SQLAlchemySagaControl(TableStore):
     """Shows the sagas of all classes.
 
     Args:
@@ -71,16 +71,7 @@ class SQLAlchemySagaControl:
         schema: the database schema of the table; the connection's default when omitted.
     """
 
-    def __init__(
-        self,
-        session_factory: SessionFactory | None = None,
-        *,
-        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
-        schema: str | None = None,
-    ) -> None:
-        local: Any = SagaStateModel.__table__
-        self._table = in_schema(local, check_schema(schema))
-        self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
+    _of: ClassVar[sa.Table] = SagaStateModel.__table__  # type: ignore[assignment]
 
     @repeated
     async def list(
