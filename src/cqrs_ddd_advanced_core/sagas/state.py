@@ -249,9 +249,8 @@ class SagaState(SagaLifecycle):
         """Return the error that names the steps which could not be undone."""
         failed = [each for each in self.to_be_compensated() if each.status is StepStatus.COMPENSATION_FAILED]
         names = ", ".join(repr(each.name) for each in failed)
-        return CompensationError(
-            f"saga {self.id!r}: undoing {names} failed; mend the cause and call compensate_all() again", causes=causes
-        )
+        hint = "mend the cause, then call compensate_all() again, or have a SagaRunner do it: request_compensation()"
+        return CompensationError(f"saga {self.id!r}: undoing {names} failed; {hint}", causes=causes)
 
     def _begun(self, name: str) -> StepRecord | None:
         """Return the last record of a step, if nobody has seen it end."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _ADOPT = (
-    "If it is a projection's that ensure_collection made, adopt it with: alembic stamp <revision> (docs/migrations.md)"
+    "If it is a projection's that ensure_collection made, adopt it with: alembic stamp <revision> (docs/adopting.md)"
 )
 
 

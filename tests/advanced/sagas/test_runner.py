@@ -110,7 +110,8 @@ async def test_a_saga_that_cannot_be_undone_has_failed(orders, make_runner, outs
     await run_until(make_runner(compensation_retries=2), of(orders, "o1", SagaStatus.FAILED))
     saga = await orders.get("o1")
     assert saga.error == (
-        "CompensationError: saga 'o1': undoing 'ship' failed; mend the cause and call compensate_all() again"
+        "CompensationError: saga 'o1': undoing 'ship' failed; mend the cause, then call compensate_all() again, "
+        "or have a SagaRunner do it: request_compensation()"
     )
     assert [each.compensation_failures for each in saga.step_history] == [0, 3, 0]
     saga.request_compensation("the parcel is found")
