@@ -83,6 +83,14 @@ class TestLane:
         assert any("projection_positions" in statement for statement in heard)
         assert through_sqlalchemy
 
+    async def test_a_listener_that_comes_later_hears_operations_without_a_unit_of_work(self, engine, session_factory):
+        """An engine's listener hears statements that are committed by themselves, whenever it began to listen."""
+        store, heard = SQLAlchemyProjectionPositionStore(session_factory), []
+        await store.save_position("p", 1)
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *arguments: heard.append(arguments[2]))
+        await store.save_position("p", 2)
+        assert any("projection_positions" in statement for statement in heard)
+
     async def test_the_log_of_an_engine_has_all_statements(self, session_factory, caplog):
         """With SQLAlchemy's logging at INFO, statements of stores are logged."""
         with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"):

@@ -67,11 +67,13 @@ async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[A
 
 def _in_autocommit(engine: AsyncEngine) -> AsyncEngine:
     """Return the engine with other options on the same pool; kept with it, as it is made for each operation."""
-    known: AsyncEngine | None = vars(engine.sync_engine).get(_AUTOCOMMIT)
-    if known is None:
+    sync = engine.sync_engine
+    options = sync.get_execution_options()  # another object where they were updated
+    made_from, known = vars(sync).get(_AUTOCOMMIT, (None, engine))
+    if made_from is not options:
         known = engine.execution_options(isolation_level="AUTOCOMMIT")
-        setattr(engine.sync_engine, _AUTOCOMMIT, known)
-    return known
+        setattr(sync, _AUTOCOMMIT, (options, known))
+    return known  # type: ignore[no-any-return]
 
 
 @asynccontextmanager
