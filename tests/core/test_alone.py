@@ -166,3 +166,22 @@ async def test_a_tenant_that_a_listener_sets_is_set(engine, session_factory):
     finally:
         sa.event.remove(Session, "after_begin", set_tenant)
     assert seen == ["a", "a"]
+
+
+async def test_options_that_an_engine_gets_later_hold(engine, session_factory):
+    """A schema for unqualified tables that is set after the first operation is where the next one writes."""
+    store = SQLAlchemyProjectionPositionStore(session_factory)
+    await store.save_position("p", 1)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("CREATE SCHEMA later"))
+        await connection.execute(
+            sa.text("CREATE TABLE later.projection_positions (LIKE projection_positions INCLUDING ALL)")
+        )
+    engine.update_execution_options(schema_translate_map={None: "later"})
+    await store.save_position("p", 2)
+    found = {}
+    async with engine.connect() as connection:
+        for schema in ("public", "later"):
+            statement = sa.text(f"SELECT position FROM {schema}.projection_positions")
+            found[schema] = (await connection.execute(statement)).scalars().all()
+    assert found == {"public": [1], "later": [2]}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
+from cqrs_ddd_persistence_sqlalchemy.core import undoing
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
 from tests.conftest import check_no_leaks
 from tests.support.engines import create_async_engine
@@ -1319,3 +1322,17 @@ class TestInMemory:
                     await second.session.execute(note("b"))
                     await second.rollback()
         assert await notes(memory) == ["a"]
+
+
+async def test_committed_transactions_are_forgotten(session_factory):
+    """Nothing that was remembered of a transaction stays in memory after its end."""
+    store = SQLAlchemyEventStore()
+    for _ in range(20):
+        async with SQLAlchemyUnitOfWork(session_factory) as uow:
+            await store.append([an_event()], uow=uow)
+            connection = await uow.session.connection()
+            undoing.on_rollback(connection.sync_connection, lambda: None)
+        del connection, uow
+    gc.collect()
+    assert len(undoing._undos) <= 1
+    assert len(DIALECTS["postgresql"]._holding) <= 1

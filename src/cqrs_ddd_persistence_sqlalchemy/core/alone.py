@@ -68,11 +68,11 @@ async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[A
 def _in_autocommit(engine: AsyncEngine) -> AsyncEngine:
     """Return the engine with other options on the same pool; kept with it, as it is made for each operation."""
     sync = engine.sync_engine
-    options = sync.get_execution_options()  # another object where they were updated
-    made_from, known = vars(sync).get(_AUTOCOMMIT, (None, engine))
-    if made_from is not options:
+    options, echo = sync.get_execution_options(), sync.echo
+    made_from, echoes, known = vars(sync).get(_AUTOCOMMIT, (None, None, engine))
+    if made_from is not options or echoes is not echo:  # they were changed since
         known = engine.execution_options(isolation_level="AUTOCOMMIT")
-        setattr(sync, _AUTOCOMMIT, (options, known))
+        setattr(sync, _AUTOCOMMIT, (options, echo, known))
     return known  # type: ignore[no-any-return]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-Undo = tuple["Transaction", "Callable[[], None]"]
+# The transaction weakly: what refers to its key is never forgotten.
+Undo = tuple["weakref.ref[Transaction]", "Callable[[], None]"]
 
 _undos: WeakKeyDictionary[Transaction, list[Undo]] = WeakKeyDictionary()
 _watched: WeakSet[Engine] = WeakSet()
@@ -42,7 +44,7 @@ def on_rollback(connection: Connection, undo: Callable[[], None]) -> None:
         event.listen(connection.engine, "rollback_savepoint", _rolled_back_to_savepoint)
         event.listen(connection.engine, "release_savepoint", _released)
         _watched.add(connection.engine)
-    _undos.setdefault(root, []).append((connection.get_nested_transaction() or root, undo))
+    _undos.setdefault(root, []).append((weakref.ref(connection.get_nested_transaction() or root), undo))
 
 
 def _rolled_back(connection: Connection) -> None:
@@ -57,9 +59,9 @@ def _rolled_back_to_savepoint(connection: Connection, _name: str, _context: obje
     if root is None or root not in _undos:
         return
     for transaction, undo in reversed(_undos[root]):
-        if transaction is nested:
+        if transaction() is nested:
             undo()
-    _undos[root] = [each for each in _undos[root] if each[0] is not nested]
+    _undos[root] = [each for each in _undos[root] if each[0]() is not nested]
 
 
 def _released(connection: Connection, _name: str, _context: object) -> None:
@@ -67,4 +69,6 @@ def _released(connection: Connection, _name: str, _context: object) -> None:
     if root is None or nested is None or root not in _undos:
         return
     outer = nested._previous_nested or root  # noqa: SLF001  (nothing public names it)
-    _undos[root] = [(outer if transaction is nested else transaction, undo) for transaction, undo in _undos[root]]
+    _undos[root] = [
+        (weakref.ref(outer) if transaction() is nested else transaction, undo) for transaction, undo in _undos[root]
+    ]

@@ -181,3 +181,18 @@ async def test_a_claim_that_makes_no_sense_is_refused(jobs, arguments, message):
     with pytest.raises(ValueError, match=message):
         await jobs.claim(**{"worker_id": "w", "lease": LEASE, **arguments})
     assert ids(await jobs.find_by_status(S.PENDING)) == ["j1"]
+
+
+async def test_whatever_a_class_raises_keeps_nobody_from_the_other_jobs(jobs, engine, session_factory, monkeypatch):
+    """A job whose class raises something odd as it is loaded is set aside; those claimed with it are given."""
+    await jobs.enqueue_many([Import(path=f"{n}") for n in range(3)])
+    load = SQLAlchemyBackgroundJobRepository.from_model
+
+    def odd(self, model):
+        if model.state["path"] == "1":
+            raise RuntimeError("odd")
+        return load(self, model)
+
+    monkeypatch.setattr(SQLAlchemyBackgroundJobRepository, "from_model", odd)
+    claims = await jobs.claim(3, worker_id="w", lease=LEASE)
+    assert sorted(claim.job.path for claim in claims) == ["0", "2"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
@@ -112,3 +115,55 @@ async def test_one_bad_value_among_many_is_named(store, column, value):
     with pytest.raises(ValueError, match=column):
         await store.bulk_upsert("copied", [*map(doc, range(MANY)), doc(MANY, **{column: value})])
     assert await store.count("copied") == 0
+
+
+async def made(session_factory, collection, *fields):
+    """A store with one more collection."""
+    schema = ProjectionSchema(collection=collection, fields=list(fields))
+    store = SQLAlchemyProjectionStore(session_factory, schemas=[schema], allow_auto_ddl=True)
+    await store.ensure_collection(collection, schema=schema)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("types", "values"),
+    [
+        (("DOUBLE PRECISION", "BIGINT"), (1.5, 5)),
+        (("INTEGER", "BIGINT"), (1, 2**40)),
+        (("INTEGER", "TEXT"), (1633771873, "aaaa")),
+    ],
+)
+async def test_collections_with_the_same_names_and_other_types(engine, types, values):
+    """On one connection, what the driver remembers of one collection's columns is not taken for another's."""
+    sessions = async_sessionmaker(engine.execution_options())
+    for number, (type_, value) in enumerate(zip(types, values, strict=True)):
+        store = await made(sessions, f"same_{number}", ("k", "TEXT PRIMARY KEY"), ("v", type_))
+        await store.bulk_upsert(f"same_{number}", [{"k": str(n), "v": value} for n in range(MANY)])
+        assert (await store.find_one(f"same_{number}", "7"))["v"] == value
+
+
+async def test_a_column_that_a_migration_widens_under_the_store(engine, session_factory):
+    """Batches go on after a column's type has changed, and hold what only the new type takes once it is known."""
+    store = await made(session_factory, "widened", ("k", "TEXT PRIMARY KEY"), ("v", "INTEGER"))
+    await store.bulk_upsert("widened", [{"k": str(n), "v": n} for n in range(MANY)])
+    if engine.dialect.name == "postgresql":
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE widened ALTER v TYPE BIGINT"))
+    await store.bulk_upsert("widened", [{"k": str(n), "v": n + 1} for n in range(MANY)])
+    fresh = SQLAlchemyProjectionStore(session_factory)
+    large = 2**40 if engine.dialect.name == "postgresql" else 2**30
+    await fresh.bulk_upsert("widened", [{"k": str(n), "v": large + n} for n in range(MANY)])
+    assert [row["v"] for row in await fresh.find_many("widened", ["0", "1", "499"])] == [large, large + 1, large + 499]
+
+
+async def test_types_outside_the_grammar(engine, session_factory):
+    """A key and a column whose types the store does not know are left to the driver, in large batches too."""
+    types = ("name", "inet") if engine.dialect.name == "postgresql" else ("NAME", "INET")
+    async with engine.begin() as connection:
+        await connection.execute(sa.text(f"CREATE TABLE foreign_types (id {types[0]} PRIMARY KEY, address {types[1]})"))
+    store = SQLAlchemyProjectionStore(session_factory)
+    address = ipaddress.ip_address("10.0.0.1") if engine.dialect.name == "postgresql" else "10.0.0.1"
+    await store.bulk_upsert("foreign_types", [{"id": f"k{n}", "address": address} for n in range(MANY)])
+    found = await store.find_many("foreign_types", ["k3", "k499", "x"])
+    assert [row and row["id"] for row in found] == ["k3", "k499", None]
+    assert str(found[0]["address"]).startswith("10.0.0.1")

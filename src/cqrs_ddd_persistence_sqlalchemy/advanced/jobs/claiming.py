@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_advanced_core.error_text import described, shortened
@@ -11,6 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.taking import TakenJobs
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+
+logger = logging.getLogger(__name__)
 
 
 class ClaimedJobs(TakenJobs[Job]):
@@ -67,8 +73,13 @@ class ClaimedJobs(TakenJobs[Job]):
             values["queues"] = _names(queues)
         async with self._scope.write(uow, single=True) as connection:
             claims = await self._take(connection, limit, values)
-            if len(claims) < limit and await self._take_back(connection, limit - len(claims)):
-                claims += await self._take(connection, limit - len(claims), values)
+            try:
+                if len(claims) < limit and await self._take_back(connection, limit - len(claims)):
+                    claims += await self._take(connection, limit - len(claims), values)
+            except DBAPIError:
+                if not claims or not is_alone(connection):
+                    raise
+                logger.exception("claiming more jobs failed; those that are claimed and committed are returned")
         return claims
 
     @repeated

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_advanced_core.error_text import described, shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job, JobRows
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 
 if TYPE_CHECKING:
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CRASHED = "the lease ended before the job did: its worker has crashed, hangs, or was cut off"
-# What a class raises whose fields are no longer those of the row; a validation error is a ValueError.
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
 
 
 class TakenJobs(JobRows[Job]):
@@ -37,7 +38,8 @@ class TakenJobs(JobRows[Job]):
         for row in sorted(rows, key=lambda row: (-row["priority"], row["due_at"], row["id"])):
             try:
                 job = self._entity(row)
-            except _UNREADABLE as error:
+            except Exception as error:  # whatever a class that has changed raises; the others are claimed already
+                logger.exception("job %r cannot be loaded as %s", row["id"], self._type)
                 await self._set_aside(connection, row, error)
             else:
                 claims.append(JobClaim(job, row["worker_id"], job.retry_count + 1, row["lease_until"]))
@@ -45,7 +47,6 @@ class TakenJobs(JobRows[Job]):
 
     async def _set_aside(self, connection: AsyncConnection, row: Mapping[str, Any], error: Exception) -> None:
         """Count the attempt at a job that cannot be loaded as failed; another version of the class may load it."""
-        logger.error("job %r cannot be loaded as %s", row["id"], self._type, exc_info=error)
         values = {
             "job_id": row["id"],
             "of_type": self._type,
@@ -56,7 +57,13 @@ class TakenJobs(JobRows[Job]):
             "now_total_items": row["total_items"],
             "now_processed_items": row["processed_items"],
         }
-        await execute_kept(connection, statements.fail(self._rows.table, connection.dialect.name), values)
+        try:
+            await execute_kept(connection, statements.fail(self._rows.table, connection.dialect.name), values)
+        except DBAPIError:
+            if not is_alone(connection):
+                raise
+            # What was claimed with it is committed: it must get to its worker. This one's lease ends by itself.
+            logger.exception("job %r cannot be given back", row["id"])
 
     async def _take_back(self, connection: AsyncConnection, limit: int) -> int:
         statement = statements.release_expired(self._rows.table, connection.dialect.name)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_advanced_core.projections.kinds import ColumnType
 
+_SMALLEST_EXPONENT = 300  # somewhat below it, floats have fewer digits
+
 
 @dataclass(slots=True)
 class Batch:
@@ -119,6 +121,7 @@ def _check_integer(limit: int) -> Callable[[Any], bool]:
 
 def _check_decimal(precision: int, scale: int, exact_digits: int | None) -> Callable[[Any], bool]:
     most = precision if exact_digits is None else exact_digits
+    least = -scale if exact_digits is None else max(-scale, -_SMALLEST_EXPONENT)
 
     def check(value: Any) -> bool:
         if type(value) is not Decimal:
@@ -126,7 +129,7 @@ def _check_decimal(precision: int, scale: int, exact_digits: int | None) -> Call
         _, digits, exponent = value.as_tuple()
         return (
             type(exponent) is int
-            and -scale <= exponent <= 0
+            and least <= exponent <= 0
             and len(digits) <= most
             and len(digits) + exponent <= precision - scale
         )

@@ -106,7 +106,7 @@ def _on_conflict(
 
 
 @lru_cache(maxsize=1024)
-def merge(collection: Collection, dialect_name: str, columns: tuple[str, ...], source: sa.TableClause) -> Any:
+def merge(collection: Collection, dialect_name: str, columns: tuple[str, ...], source: sa.FromClause) -> Any:
     """Insert the rows of a table with these columns, or change them in the rows that are there."""
     insert = dialect_named(dialect_name).insert(collection.table)
     insert = insert.from_select(columns, sa.select(*(source.c[name] for name in columns)))

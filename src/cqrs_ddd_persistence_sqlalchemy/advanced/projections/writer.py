@@ -93,7 +93,7 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
                 return False
             merge = statements.merge(collection, dialect.name, batch.columns, source)
             await dialect.execute(connection, merge)
-            await dialect.drop_copied(connection)
+            await dialect.drop_copied(connection, source)
     except DBAPIError as error:
         if not dialect.cannot_merge(error):
             raise

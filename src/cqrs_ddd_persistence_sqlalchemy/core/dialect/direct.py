@@ -187,14 +187,14 @@ class DirectDialect:
         table: sa.Table,
         columns: Sequence[str],
         rows: Sequence[Sequence[Any]],
-    ) -> sa.TableClause | None:
+    ) -> sa.FromClause | None:
         """Copy rows into a temporary table with some of a table's columns; None where it cannot be.
 
         `drop_copied` ends it, or rolling back to the savepoint in which it was made.
         """
         return None
 
-    async def drop_copied(self, connection: AsyncConnection) -> None:
+    async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:
         """Drop what `copy_rows` has made."""
 
     def cannot_merge(self, error: DBAPIError) -> bool:
@@ -250,7 +250,7 @@ class DirectDialect:
         options = sync.get_execution_options()
         if not _CHANGES_STATEMENTS.isdisjoint(options):
             return None
-        if _is_watched(sync.dispatch):
+        if _is_watched(sync.dispatch) or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
             return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
         is_open = options.get("isolation_level") == "AUTOCOMMIT" if transaction is None else transaction.is_active

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
+import weakref
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import asyncpg
 import sqlalchemy as sa
@@ -28,7 +27,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import Post
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine, Transaction
@@ -38,7 +37,10 @@ if TYPE_CHECKING:
 # string_data_right_truncation, numeric_value_out_of_range.
 _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
 
-_UNCERTAIN = SimpleNamespace(is_active=False)
+
+def _uncertain() -> None:
+    """Stand for a transaction of which nothing is known."""
+
 
 _STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
 
@@ -53,8 +55,10 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
 
     def __init__(self) -> None:
         super().__init__()
-        # For each open transaction and table: the (sub)transaction that took the lock of hold_readers.
-        self._holding: WeakKeyDictionary[Transaction, dict[str, Any]] = WeakKeyDictionary()
+        # For each open transaction and table: the (sub)transaction that took the lock of hold_readers. Weakly, or none
+        # would ever be forgotten.
+        self._holding: weakref.WeakKeyDictionary[Transaction, dict[str, Callable[[], Transaction | None]]]
+        self._holding = weakref.WeakKeyDictionary()
 
     def configure(self, engine: Engine) -> None:
         """Leave the engine alone: PostgreSQL's defaults are the recommended settings."""
@@ -147,8 +151,10 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         typed = [sa.column(column.name, column.type) for column in columns]
         return sa.func.json_to_recordset(array).table_valued(*typed, name="rows").render_derived(with_types=True)
 
-    def key_rows(self, columns: Sequence[sa.Column[Any]]) -> sa.FromClause:
+    def key_rows(self, columns: Sequence[sa.Column[Any]]) -> sa.FromClause | None:
         """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
+        if any(isinstance(column.type, sa.types.NullType) for column in columns):
+            return None  # an array of what is not known
         lists = [sa.bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in columns]
         typed = [sa.column(column.name, column.type) for column in columns]
         # A name that no table of a projection has.
@@ -166,12 +172,13 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         savepoint it would end with the savepoint, hence the note of which (sub)transaction took it.
         """
         key = qualified_name(connection, events)
-        holder = self._holders(connection).get(key)
+        held = self._holders(connection).get(key)
+        holder = held() if held is not None else None
         if holder is not None and holder.is_active:
             return
         # A savepoint that took the lock and was released has left it with its parent, one that was rolled back has
         # not: ask the server, rather than take one lock a savepoint until its lock table is full.
-        statement = hold_floor(events, only_if_not_held=holder is not None)
+        statement = hold_floor(events, only_if_not_held=held is not None)
         await self.execute(connection, statement, {"events": key})
         self.note_held(connection, events, certain=True)
 
@@ -186,10 +193,10 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
     def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
         """Note which (sub)transaction holds the lock; an inactive one has the server asked the next time."""
         sync: Any = connection.sync_connection
-        holder = sync.get_nested_transaction() or sync.get_transaction() if certain else _UNCERTAIN
-        self._holders(connection)[qualified_name(connection, events)] = holder
+        held = weakref.ref(sync.get_nested_transaction() or sync.get_transaction()) if certain else _uncertain
+        self._holders(connection)[qualified_name(connection, events)] = held
 
-    def _holders(self, connection: AsyncConnection) -> dict[str, Any]:
+    def _holders(self, connection: AsyncConnection) -> dict[str, Callable[[], Transaction | None]]:
         sync = connection.sync_connection
         root = sync.get_transaction() if sync else None
         if root is None:

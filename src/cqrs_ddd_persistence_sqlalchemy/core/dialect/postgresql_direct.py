@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import sqlalchemy as sa
+from sqlalchemy.types import NullType
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
-
-_COPIED = "cqrs_ddd_copied"
 
 
 class PostgreSQLDirect(DirectDialect):
@@ -33,13 +33,15 @@ class PostgreSQLDirect(DirectDialect):
         table: sa.Table,
         columns: Sequence[str],
         rows: Sequence[Sequence[Any]],
-    ) -> sa.TableClause | None:
-        """Use COPY, which takes what asyncpg writes in binary."""
+    ) -> sa.FromClause | None:
+        """Use COPY, which takes what asyncpg writes in binary, and so no types that it has no such form for."""
         pooled = self._pooled(connection)
         if pooled is None:
             return None
-        selected = sa.select(*(table.c[name] for name in columns)).compile(dialect=connection.dialect)
-        create = f"CREATE TEMPORARY TABLE {_COPIED} ON COMMIT DROP AS {selected} WITH NO DATA"
+        source = _source(table, tuple(columns), connection.dialect)
+        if source is None:
+            return None
+        create = sa.schema.CreateTable(source, include_foreign_key_constraints=()).compile(dialect=connection.dialect)
         processes = [_writes(table.c[name].type, connection.dialect) for name in columns]
         if any(processes):
             rows = [
@@ -48,23 +50,27 @@ class PostgreSQLDirect(DirectDialect):
             ]
         try:
             driver = await _begun(pooled)
-            await driver.execute(create)
-            await driver.copy_records_to_table(_COPIED, columns=columns, records=rows)
+            await driver.execute(str(create))
+            await driver.copy_records_to_table(source.name, schema_name=source.schema, columns=columns, records=rows)
         except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
             await fail(connection, pooled, error, f"COPY {table.name} ({', '.join(columns)})", ())
-        return _copied(tuple(columns))
+        return source
 
-    async def drop_copied(self, connection: AsyncConnection) -> None:
+    async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:
         """Drop the temporary table."""
-        await connection.exec_driver_sql(f"DROP TABLE pg_temp.{_COPIED}")
+        await connection.execute(sa.schema.DropTable(source))  # type: ignore[arg-type]
 
     def cannot_merge(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
         return getattr(error.orig, "sqlstate", None) in {"42501", "21000"}
 
     def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
+        driver: Any = pooled.driver_connection
         # Whoever has switched the driver's cache off, for a proxy's sake, has SQLAlchemy name its statements.
-        return bool(getattr(pooled.driver_connection, "_stmt_cache_enabled", True))
+        if not getattr(driver, "_stmt_cache_enabled", True):
+            return False
+        has_begun = getattr(pooled.dbapi_connection, "_transaction", None) is not None
+        return not has_begun or bool(driver.is_in_transaction())  # somebody may have sent COMMIT by hand
 
     def _is_outdated(self, error: BaseException) -> bool:
         return isinstance(error, asyncpg.InvalidCachedStatementError)
@@ -84,8 +90,24 @@ class PostgreSQLDirect(DirectDialect):
 
 
 @lru_cache(maxsize=1024)
-def _copied(columns: tuple[str, ...]) -> sa.TableClause:
-    return sa.table(_COPIED, *(sa.column(name) for name in columns), schema="pg_temp")
+def _source(table: sa.Table, columns: tuple[str, ...], dialect: Dialect) -> sa.Table | None:
+    """Return a temporary table with some columns of another, in the types that are known of them.
+
+    asyncpg remembers the types of columns by the text of a query, so tables of other types have other names.
+    """
+    if any(isinstance(table.c[name].type, NullType) for name in columns):
+        return None
+    copied = [sa.Column(table.c[name].name, table.c[name].type, autoincrement=False) for name in columns]
+    spelled = [f"{column.name} {column.type.compile(dialect=dialect)}" for column in copied]
+    digest = sha256("\n".join(spelled).encode()).hexdigest()[:16]
+    return sa.Table(
+        f"cqrs_ddd_copied_{digest}",
+        sa.MetaData(),
+        *copied,
+        schema="pg_temp",
+        prefixes=["TEMPORARY"],
+        postgresql_on_commit="DROP",
+    )
 
 
 def _writes(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
