@@ -46,8 +46,9 @@ def append_statement(table: sa.Table, dialect_name: str, *, holding: bool = Fals
         )
         .order_by(known.c.row_number)
     )
-    if holding:
-        held = dialect.floor(table).cte("held").prefix_with("MATERIALIZED")
+    floor = dialect.floor(table) if holding else None
+    if floor is not None:
+        held = floor.cte("held").prefix_with("MATERIALIZED")
         # No row gets through to where its position is drawn before this condition has been looked at.
         source = source.where(sa.select(sa.func.count(held.c.locked)).scalar_subquery() == sa.literal_column("1"))
     names = [*(column.name for column in copied), "version", "recorded_at"]

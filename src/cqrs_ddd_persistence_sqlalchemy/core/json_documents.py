@@ -36,12 +36,7 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
             (PostgreSQL), lone surrogates, keys that are not strings, secrets, objects without a JSON form.
     """
     try:
-        return {
-            key if _is_plain_text(key) else _key(key, name): item
-            if _is_plain(item)
-            else jsonable(item, f"{name}.{key}")
-            for key, item in value.items()
-        }
+        return _object(value, name)
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply, or contains itself") from None
 

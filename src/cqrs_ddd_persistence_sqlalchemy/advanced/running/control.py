@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -15,14 +15,13 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.models import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import events, in_schema
-from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
+from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class ProjectionStatus:
     updated_at: datetime | None
 
 
-class SQLAlchemyProjectionControl:
+class SQLAlchemyProjectionControl(TableStore):
     """Shows how projections are, stops them and lets them go on.
 
     Args:
@@ -63,22 +62,13 @@ class SQLAlchemyProjectionControl:
         schema: the database schema of the library's tables; the connection's default when omitted.
     """
 
-    def __init__(
-        self,
-        session_factory: SessionFactory | None = None,
-        *,
-        uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
-        schema: str | None = None,
-    ) -> None:
-        self._schema = check_schema(schema)
-        self._table = in_schema(projection_runs, schema)
-        self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
+    _of: ClassVar[sa.Table] = projection_runs
 
     @repeated
     async def status(self, *, uow: SQLAlchemyUnitOfWork | None = None) -> list[ProjectionStatus]:
         """Return the projections that have a position or were run, by name."""
         async with self._scope.read(uow) as connection:
-            rows = (await connection.execute(_status(self._schema, connection.dialect.name))).mappings()
+            rows = (await connection.execute(_status(self._table.schema, connection.dialect.name))).mappings()
             return [ProjectionStatus(**row) for row in rows]
 
     @repeated

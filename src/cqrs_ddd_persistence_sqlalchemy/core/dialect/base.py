@@ -139,15 +139,14 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
     async def hold_readers(self, connection: AsyncConnection, events: sa.Table) -> None:
         """Keep readers by position below what this transaction is about to append, until it ends."""
 
-    @abstractmethod
-    def floor(self, events: sa.Table) -> sa.Select[Any]:
+    def floor(self, events: sa.Table) -> sa.Select[Any] | None:
         """Return what `hold_readers` executes where nothing is held yet; the parameter `events` is the table's name."""
+        return None
 
-    @abstractmethod
     def holds_nothing(self, connection: AsyncConnection, events: sa.Table) -> bool:
         """Tell whether a transaction that appends has yet to hold readers, and has certainly not begun to."""
+        return False
 
-    @abstractmethod
     def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
         """Remember that a statement with `floor` in it was executed; without rows, it may have held nothing."""
 

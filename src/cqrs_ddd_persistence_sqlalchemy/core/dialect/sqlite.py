@@ -144,18 +144,6 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
     async def hold_readers(self, connection: AsyncConnection, events: sa.Table) -> None:
         """Do nothing: there is one writer at a time, so positions commit in order."""
 
-    def floor(self, events: sa.Table) -> sa.Select[Any]:
-        """Never be asked."""
-        raise NotImplementedError
-
-    def holds_nothing(self, connection: AsyncConnection, events: sa.Table) -> bool:
-        """Return False: there is nothing to be held."""
-        return False
-
-    def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
-        """Never be told."""
-        raise NotImplementedError
-
     async def readable_position(self, connection: AsyncConnection, events: sa.Table) -> None:
         """Return None: whatever is committed has all before it committed."""
 
