@@ -19,7 +19,12 @@ from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
 from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, dumps, to_document
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import (
+    check_text,
+    dumps,
+    to_document,
+    to_document_and_text,
+)
 
 
 class Colour(Enum):
@@ -173,6 +178,34 @@ def test_the_input_is_copied():
     document = to_document({"value": inner}, "document")
     inner["list"].append(2)
     assert document == {"value": {"list": [1]}}
+
+
+@pytest.mark.parametrize(
+    "value", [*(each for each, _ in FORMS), 1e23, -0.0, 2**70, "1e+23", "\\u0000", "ß日🎉", ()], ids=repr
+)
+@pytest.mark.parametrize("key", ["plain", "ß", Word.YES], ids=repr)
+def test_document_and_text_come_at_once(value, key):
+    """The quick way gives the same document and the same text as the other, whatever is in it."""
+    given = {"more": [{key: value}, value], "value": value}
+    document, text = to_document_and_text(given, "document")
+    assert same(document, to_document(given, "document"))
+    assert text == dumps(document)
+
+
+@pytest.mark.parametrize(("value", "message"), REFUSED)
+def test_document_and_text_refuse_alike(value, message):
+    """The quick way refuses what the other refuses, and says the same."""
+    with pytest.raises(ValueError, match=message):
+        to_document_and_text({"value": value}, "document")
+
+
+def test_the_quick_way_copies_too():
+    """The form shares nothing with the document it was made of."""
+    inner = {"list": [1, {"a": 2}]}
+    document, _ = to_document_and_text({"value": inner}, "document")
+    inner["list"][1]["a"] = 3
+    inner["list"].append(2)
+    assert document == {"value": {"list": [1, {"a": 2}]}}
 
 
 def test_text_is_compact_and_readable():

@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.snapshot_statements import (
     save,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of, execute_kept
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import BIGINT_MAX, check_count, check_id, check_schema
@@ -216,4 +216,4 @@ def _json(snapshot_data: Mapping[str, Any] | BaseModel) -> str:
         snapshot_data = snapshot_data.model_dump(by_alias=True, round_trip=True)
     if not isinstance(snapshot_data, Mapping):
         raise ValueError(f"snapshot_data is a {type(snapshot_data).__name__}: give a dict or a pydantic model")
-    return dumps(to_document(snapshot_data, "snapshot_data"))
+    return to_document_and_text(snapshot_data, "snapshot_data")[1]

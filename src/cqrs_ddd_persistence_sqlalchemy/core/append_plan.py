@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import changed
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
+    from typing import TypeAlias
+
+    # Payload and metadata, each with its text.
+    _Documents: TypeAlias = tuple[tuple[dict[str, Any], str], tuple[dict[str, Any], str]]
+
+
+#: The columns of the rows that are copied, in their order in the table.
+COPIED = (
+    "position", "event_id", "aggregate_id", "aggregate_type", "event_type", "version", "payload", "metadata",
+    "occurred_at", "recorded_at", "correlation_id", "causation_id", "schema_version",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -47,10 +58,10 @@ class AppendPlan:
             check_aware("occurred_at", event.occurred_at)
         self.events = events
         self._documents = [
-            {
-                "payload": to_document(event.payload, f"payload of {event.event_type}"),
-                "metadata": to_document(event.metadata, f"metadata of {event.event_type}"),
-            }
+            (
+                to_document_and_text(event.payload, f"payload of {event.event_type}"),
+                to_document_and_text(event.metadata, f"metadata of {event.event_type}"),
+            )
             for event in events
         ]
         self.streams: dict[str, _Stream] = {}
@@ -71,14 +82,14 @@ class AppendPlan:
 
     def batch(self, json_time: Callable[[datetime], str]) -> str:
         """Return the rows as the JSON array that the INSERT reads."""
-        return dumps(
-            [
+        rows = []
+        for row_number, (event, documents, row_in_stream) in enumerate(self._numbered()):
+            row = dumps(
                 {
                     "event_id": event.event_id,
                     "aggregate_id": event.aggregate_id,
                     "aggregate_type": event.aggregate_type,
                     "event_type": event.event_type,
-                    **documents,
                     "occurred_at": json_time(event.occurred_at),
                     "correlation_id": event.correlation_id,
                     "causation_id": event.causation_id,
@@ -87,11 +98,10 @@ class AppendPlan:
                     "row_in_stream": row_in_stream,
                     "stream_version": self.streams[event.aggregate_id].version,
                 }
-                for row_number, (event, documents, row_in_stream) in enumerate(
-                    zip(self.events, self._documents, self._numbers, strict=True)
-                )
-            ]
-        )
+            )
+            (_, payload), (_, metadata) = documents
+            rows.append(f'{row[:-1]},"payload":{payload},"metadata":{metadata}}}')
+        return f"[{','.join(rows)}]"
 
     def stored(self, rows: Sequence[Sequence[Any]]) -> list[StoredEvent] | None:
         """Return the events as stored, or None when not all were, or not at the positions they claim."""
@@ -99,14 +109,43 @@ class AppendPlan:
         if len(found) < len(self.events):
             return None
         stored = []
-        for event, documents in zip(self.events, self._documents, strict=True):
+        for event, documents, _ in self._numbered():
             version, position, recorded_at = found[event.event_id]
             if event.position not in (None, position):
                 self._positions_assigned = [found[each.event_id][1] for each in self.events]
                 return None
-            assigned = {"version": version, "position": position, "recorded_at": recorded_at}
-            stored.append(changed(event, documents | assigned))
+            stored.append(_stored(event, documents, version, position, recorded_at))
         return stored
+
+    def to_copy(
+        self, versions: Mapping[str, int], drawn: Sequence[Sequence[Any]]
+    ) -> tuple[list[StoredEvent], list[tuple[Any, ...]]]:
+        """Return the events as they will be stored, and their rows with the columns COPIED.
+
+        Args:
+            versions: of the streams that the batch appends to, before it.
+            drawn: position and time of each event.
+        """
+        events, rows = [], []
+        for (event, documents, row_in_stream), (position, recorded_at) in zip(self._numbered(), drawn, strict=True):
+            version = versions[event.aggregate_id] + row_in_stream
+            events.append(_stored(event, documents, version, position, recorded_at))
+            (_, payload), (_, metadata) = documents
+            rows.append(
+                (
+                    position, event.event_id, event.aggregate_id, event.aggregate_type, event.event_type, version,
+                    payload, metadata, event.occurred_at, recorded_at, event.correlation_id, event.causation_id,
+                    event.schema_version,
+                )
+            )  # fmt: skip
+        return events, rows
+
+    def _numbered(self) -> Iterable[tuple[StoredEvent, _Documents, int]]:
+        return zip(self.events, self._documents, self._numbers, strict=True)
+
+    def fits(self, actual: Mapping[str, int]) -> bool:
+        """Tell whether all streams are at the versions claimed for them."""
+        return all(stream.version in (None, actual[name]) for name, stream in self.streams.items())
 
     def check_versions(self, actual: Mapping[str, int]) -> None:
         """Raise OptimisticConcurrencyError for a stream that is not at the version claimed for it."""
@@ -157,3 +196,11 @@ class AppendPlan:
                     reason="the batch has this event_id twice",
                 )
             seen.add(event.event_id)
+
+
+def _stored(
+    event: StoredEvent, documents: _Documents, version: int, position: int, recorded_at: datetime
+) -> StoredEvent:
+    (payload, _), (metadata, _) = documents
+    values = {"version": version, "position": position, "recorded_at": recorded_at}
+    return changed(event, {"payload": payload, "metadata": metadata, **values})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -11,6 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of, execute_kept, qualified_name
+from cqrs_ddd_persistence_sqlalchemy.core.event_conflicts import raise_conflict
+from cqrs_ddd_persistence_sqlalchemy.core.event_copying import CannotCopyError, copied, is_worth_copying
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import restored
 from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after, select_events
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
@@ -19,10 +21,10 @@ from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
-from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -57,6 +59,7 @@ class SQLAlchemyEventStore(TableStore):
     ) -> None:
         super().__init__(session_factory, uow_factory=uow_factory, schema=schema)
         self._notify = notify
+        self._copies = True
 
     async def append(
         self,
@@ -227,13 +230,16 @@ class SQLAlchemyEventStore(TableStore):
     ) -> list[StoredEvent]:
         """Insert the batch; with `all_or_nothing`, the transaction sees to that and is lost where it is refused."""
         needs_savepoint = plan.needs_savepoint and not all_or_nothing
-        dialect = dialect_of(connection)
-        batch = plan.batch(dialect.json_time)
         while True:
-            if needs_savepoint:
-                await dialect.hold_readers(connection, self._table)  # inside, a savepoint would end it
+            copies = self._copies and is_worth_copying(connection, plan)
+            if needs_savepoint or copies:
+                await dialect_of(connection).hold_readers(connection, self._table)  # a savepoint's end would end it
             savepoint = await connection.begin_nested() if needs_savepoint else None
-            stored = plan.stored(await self._insert(connection, batch))
+            try:
+                inserted = copied(connection, self._table, plan) if copies else self._insert(connection, plan)
+                stored = await inserted
+            except CannotCopyError:
+                self._copies, stored = False, None
             if stored is None and all_or_nothing:
                 raise _RefusedError
             if stored is not None:
@@ -242,39 +248,21 @@ class SQLAlchemyEventStore(TableStore):
                 return stored
             if savepoint:
                 await savepoint.rollback()
-            await self._raise_conflict(connection, plan)
+            await raise_conflict(connection, self._table, plan)
 
-    async def _insert(self, connection: AsyncConnection, batch: str) -> Sequence[Sequence[Any]]:
+    async def _insert(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent] | None:
         """Hold readers and insert what nothing is in the way of, in one statement where that can be."""
-        dialect = dialect_of(connection)
-        if not dialect.holds_nothing(connection, self._table):
+        dialect, parameters = dialect_of(connection), {"batch": plan.batch(dialect_of(connection).json_time)}
+        holding = dialect.holds_nothing(connection, self._table)
+        if holding:
+            parameters["events"] = qualified_name(connection, self._table)
+        else:
             await dialect.hold_readers(connection, self._table)
-            return (await execute_kept(connection, append_statement(self._table, dialect.name), {"batch": batch})).rows
-        statement = append_statement(self._table, dialect.name, holding=True)
-        parameters = {"batch": batch, "events": qualified_name(connection, self._table)}
+        statement = append_statement(self._table, dialect.name, holding=holding)
         rows = (await execute_kept(connection, statement, parameters)).rows
-        dialect.note_held(connection, self._table, certain=bool(rows))
-        return rows
-
-    async def _raise_conflict(self, connection: AsyncConnection, plan: AppendPlan) -> None:
-        """Name what was in the way, or return when that was another's append that has ended: then try again."""
-        table = self._table
-        versions = sa.select(table.c.aggregate_id, sa.func.max(table.c.version)).group_by(table.c.aggregate_id)
-        for ids in _chunks(list(plan.streams)):
-            rows = await connection.execute(versions.where(table.c.aggregate_id.in_(ids)))
-            found = {row[0]: row[1] for row in rows}
-            plan.check_versions({aggregate_id: found.get(aggregate_id, 0) for aggregate_id in ids})
-        for ids in _chunks([event.event_id for event in plan.events]):
-            repeated = await connection.scalar(sa.select(table.c.event_id).where(table.c.event_id.in_(ids)).limit(1))
-            if repeated is not None:
-                raise OptimisticConcurrencyError(
-                    "event",
-                    repeated,
-                    expected=None,
-                    actual=None,
-                    reason="an event with this event_id is stored already",
-                )
-        plan.check_positions()
+        if holding:
+            dialect.note_held(connection, self._table, certain=bool(rows))
+        return plan.stored(rows)
 
 
 class _RefusedError(Exception):
@@ -285,10 +273,6 @@ def _names(name: str, values: Collection[str] | None) -> list[str] | None:
     if isinstance(values, str):
         raise ValueError(f"{name} is the text {values!r}: give a list of names")
     return None if values is None else list(values)
-
-
-def _chunks(values: list[str], size: int = 1000) -> Iterable[list[str]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _is_deadlock(error: DBAPIError) -> bool:

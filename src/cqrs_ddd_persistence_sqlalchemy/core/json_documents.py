@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_WRITTEN_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
+_NUL = "\\u0000"  # as JSON has it; a text may also spell it
 _LARGEST_INT = 10**4300  # Python itself reads and prints no more digits
 _PLAIN_INT = 1 << 63
 _STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
@@ -41,6 +44,70 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is nested too deeply, or contains itself") from None
 
 
+def to_document_and_text(value: Mapping[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return what `to_document` returns and its JSON text; raise what it raises.
+
+    What the types of values, and then the text as a whole, leave no question about is done in half the time.
+    """
+    quick = _quickly(value) if type(value) is dict else None
+    if quick is not None:
+        return quick
+    document = to_document(value, name)
+    return document, dumps(document)
+
+
+def _quickly(value: dict[Any, Any]) -> tuple[dict[str, Any], str] | None:
+    try:
+        document = _quick_object(value)
+        text = _ENCODER.encode(document)
+        text.encode()  # a lone surrogate cannot be
+    except (ValueError, RecursionError):
+        return None
+    return None if document is None or _NUL in text else (document, _spelled_out(text))
+
+
+def _quick_object(value: dict[Any, Any]) -> dict[str, Any] | None:
+    """Return a copy that JSON has as it is, unless a text or a number in it is to be refused; None where unsure."""
+    document = value.copy()
+    for key, item in value.items():
+        if type(key) is not str:
+            return None
+        if type(item) not in _WRITTEN_AS_THEY_ARE:
+            document[key] = quick = _quick_item(item)
+            if quick is None:
+                return None
+    return document
+
+
+def _quick_array(value: Iterable[Any]) -> list[Any] | None:
+    document = list(value)
+    for n, item in enumerate(document):
+        if type(item) not in _WRITTEN_AS_THEY_ARE:
+            document[n] = quick = _quick_item(item)
+            if quick is None:
+                return None
+    return document
+
+
+def _quick_item(item: Any) -> Any:
+    kind = type(item)
+    if kind is dict:
+        return _quick_object(item)
+    if kind is list or kind is tuple:
+        return _quick_array(item)
+    return str(item) if kind is Decimal and item.is_finite() else None
+
+
+def _is_encodable(text: str) -> bool:
+    """Tell whether there is no lone surrogate in it."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
 def _is_plain_text(value: Any) -> bool:
     return type(value) is str and value.isascii() and "\x00" not in value
 
@@ -55,7 +122,10 @@ def _is_plain(value: Any) -> bool:
 
 def dumps(value: Any) -> str:
     """Return JSON text of what `to_document` returned."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _spelled_out(_ENCODER.encode(value))
+
+
+def _spelled_out(text: str) -> str:
     # JSONB keeps numbers in decimal: 1e+23 would come back as the whole number 10**23, which is another one.
     return _STRING_OR_LARGE_FLOAT.sub(_expanded, text) if "e+" in text else text
 

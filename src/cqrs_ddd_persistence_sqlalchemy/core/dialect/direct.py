@@ -197,6 +197,35 @@ class DirectDialect:
     async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:
         """Drop what `copy_rows` has made."""
 
+    #: From how many events on copying them is quicker than one statement that does it all.
+    copies_events_from: int
+
+    def can_copy(self, connection: AsyncConnection) -> bool:
+        """Tell whether rows can be copied past SQLAlchemy."""
+        return self._pooled(connection) is not None
+
+    @abstractmethod
+    async def stream_versions(
+        self, connection: AsyncConnection, events: sa.Table, streams: Sequence[str]
+    ) -> dict[str, int]:
+        """Return the version of each stream, 0 for a new one."""
+
+    @abstractmethod
+    async def draw_positions(
+        self, connection: AsyncConnection, events: sa.Table, count: int
+    ) -> Sequence[Sequence[Any]]:
+        """Return so many new positions in their order, each with the time."""
+
+    @abstractmethod
+    async def copy_events(
+        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Write new events, whose documents are JSON text."""
+
+    def cannot_copy(self, error: DBAPIError) -> bool:
+        """Tell whether copying was refused where an INSERT would not be."""
+        return False
+
     def cannot_merge(self, error: DBAPIError) -> bool:
         """Tell whether copying and merging was refused where row by row would not be."""
         return False

@@ -1,8 +1,11 @@
-"""The statements by which appenders hold readers and readers find out how far they may go (docs/decisions/0004)."""
+"""The statements by which appenders hold readers and readers find out how far they may go (docs/decisions/0004).
+
+And those by which an appender finds out what to copy (docs/decisions/0024).
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +16,8 @@ _WRAP = 2**32
 _HALF = 2**31
 
 
-def _sequence(events: sa.Table) -> sa.Table:
+@lru_cache(maxsize=1024)
+def sequence_of(events: sa.Table) -> sa.Table:
     """Return the identity's sequence as a table; a Table, so that schema_translate_map reaches it."""
     columns = sa.Column("last_value", sa.BigInteger), sa.Column("is_called", sa.Boolean)
     return sa.Table(f"{events.name}_position_seq", sa.MetaData(), *columns, schema=events.schema)
@@ -38,7 +42,7 @@ def hold_floor(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
 
     With `only_if_not_held`, do nothing where this transaction has such a lock already.
     """
-    sequence = _sequence(events)
+    sequence = sequence_of(events)
     locked = sa.func.pg_advisory_xact_lock_shared(_signed(_oid()), _signed(_reached(sequence)))
     statement = sa.select(locked.label("locked"))
     statement = statement.select_from(sequence)
@@ -55,7 +59,7 @@ def hold_floor(events: sa.Table, *, only_if_not_held: bool) -> sa.Select[Any]:
 @lru_cache(maxsize=1024)
 def read_last_value(events: sa.Table) -> sa.Select[Any]:
     """Read how far the sequence has come, and whether a read by position is safe on this connection."""
-    sequence = _sequence(events)
+    sequence = sequence_of(events)
     return sa.select(
         _reached(sequence).label("last"),
         _oid().label("oid"),
@@ -76,3 +80,24 @@ LOWEST_FLOOR: sa.TextualSelect = sa.text(
       AND classid::bigint = CAST(:oid AS bigint) AND pid IS DISTINCT FROM pg_backend_pid()
     """
 ).columns(floor=sa.BigInteger)
+
+
+@lru_cache(maxsize=1024)
+def stream_versions(events: sa.Table) -> sa.Select[Any]:
+    """Read the version of each of the `streams`, 0 for a new one: an index look-up each, however long they are."""
+    streams = sa.func.unnest(sa.bindparam("streams", type_=postgresql.ARRAY(sa.Text()))).table_valued(
+        sa.column("aggregate_id", sa.Text())
+    )
+    streams = streams.render_derived(name="streams")
+    version = sa.select(sa.func.max(events.c.version)).where(events.c.aggregate_id == streams.c.aggregate_id)
+    return sa.select(streams.c.aggregate_id, sa.func.coalesce(version.scalar_subquery(), 0))
+
+
+@cache
+def draw_positions() -> sa.Select[Any]:
+    """Draw `count` positions from a `sequence` in their order, each with the time."""
+    name = sa.cast(sa.bindparam("sequence", type_=sa.Text()), postgresql.REGCLASS())
+    clock = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
+    numbers = sa.func.generate_series(1, sa.bindparam("count", type_=sa.Integer())).table_valued("number")
+    drawn: list[Any] = [sa.func.nextval(name, type_=sa.BigInteger()), clock]
+    return sa.select(*drawn).select_from(numbers)

@@ -10,7 +10,9 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.types import NullType
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import qualified_name
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, sequence_of, stream_versions
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
 if TYPE_CHECKING:
@@ -49,17 +51,41 @@ class PostgreSQLDirect(DirectDialect):
                 [value if process is None else process(value) for value, process in zip(row, processes, strict=True)]
                 for row in rows
             ]
-        try:
-            driver = await _begun(pooled)
-            await driver.execute(str(create))
-            await driver.copy_records_to_table(source.name, schema_name=source.schema, columns=columns, records=rows)
-        except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
-            await fail(connection, pooled, error, f"COPY {table.name} ({', '.join(columns)})", ())
+        await _copy(connection, pooled, source, columns, rows, first=str(create))
         return source
 
     async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:
         """Drop the temporary table."""
         await connection.execute(sa.schema.DropTable(source))  # type: ignore[arg-type]
+
+    # Four round trips, and no look-ups by row: that pays from some hundred events on.
+    copies_events_from = 100
+
+    async def stream_versions(
+        self, connection: AsyncConnection, events: sa.Table, streams: Sequence[str]
+    ) -> dict[str, int]:
+        """Look each up."""
+        answer = await self.execute(connection, stream_versions(events), {"streams": streams})
+        return dict(map(tuple, answer.rows))
+
+    async def draw_positions(
+        self, connection: AsyncConnection, events: sa.Table, count: int
+    ) -> Sequence[Sequence[Any]]:
+        """Draw from the identity's sequence, which needs the right to use it."""
+        sequence = qualified_name(connection, sequence_of(events))
+        return (await self.execute(connection, draw_positions(), {"sequence": sequence, "count": count})).rows
+
+    async def copy_events(
+        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Use COPY."""
+        pooled = self._pooled(connection)
+        assert pooled is not None, "ask can_copy first"  # noqa: S101
+        await _copy(connection, pooled, events, columns, rows)
+
+    def cannot_copy(self, error: DBAPIError) -> bool:
+        """Recognise insufficient_privilege (of the sequence), and feature_not_supported (row-level security)."""
+        return getattr(error.orig, "sqlstate", None) in {"42501", "0A000"}
 
     def cannot_merge(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
@@ -116,6 +142,25 @@ def _writes(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
     if not isinstance(type_, sa.JSON | PortableArray):
         return None
     return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+async def _copy(
+    connection: AsyncConnection,
+    pooled: PoolProxiedConnection,
+    table: sa.Table,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    first: str | None = None,
+) -> None:
+    """Copy rows into a table, after a statement that makes it."""
+    try:
+        driver = await _begun(pooled)
+        if first is not None:
+            await driver.execute(first)
+        await driver.copy_records_to_table(table.name, schema_name=table.schema, columns=columns, records=rows)
+    except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
+        await fail(connection, pooled, error, f"COPY {table.name} ({', '.join(columns)})", ())
 
 
 async def _begun(pooled: PoolProxiedConnection) -> Any:

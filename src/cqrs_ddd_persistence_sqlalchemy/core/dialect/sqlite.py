@@ -104,7 +104,9 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
         return self.missing_column(error) is not None or "ON CONFLICT clause does not match" in str(error.orig)
 
     def violated_columns(self, error: DBAPIError, table: sa.Table) -> tuple[str, tuple[str, ...]] | None:
-        """Read the columns from the message."""
+        """Read the columns from the message; the events' trigger has one of its own (revision cqrs_0001)."""
+        if str(error.orig) == "events are immutable: this position, event_id or version is taken":
+            return "unique", ("position", "event_id", "version")
         found = re.match(r"(UNIQUE|NOT NULL) constraint failed: (.+)", str(error.orig))
         if not found:
             return None

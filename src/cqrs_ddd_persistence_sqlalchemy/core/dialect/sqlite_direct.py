@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import JSONText, UTCDateTime
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
 
 
 class SQLiteDirect(DirectDialect):
     """aiosqlite has a thread for each connection: a statement goes there once, and not for each call of its cursor."""
+
+    now: sa.ColumnElement[Any]
+    copies_events_from = 10
+
+    async def stream_versions(
+        self, connection: AsyncConnection, events: sa.Table, streams: Sequence[str]
+    ) -> dict[str, int]:
+        """Look each up. They stay what they are: nobody else may write until the transaction ends."""
+        answer = await self.execute(connection, _stream_versions(events), {"streams": json.dumps(streams)})
+        return dict(map(tuple, answer.rows))
+
+    async def draw_positions(
+        self, connection: AsyncConnection, events: sa.Table, count: int
+    ) -> Sequence[Sequence[Any]]:
+        """Go on from the last one that AUTOINCREMENT has given; the table's own is higher once rows were moved in."""
+        answer = await self.execute(connection, _last_position(events, self.now))
+        last, time = answer.rows[0]
+        return [(position, time) for position in range(last + 1, last + count + 1)]
+
+    async def copy_events(
+        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Use `executemany`."""
+        await self.execute_many(connection, _insert_events(events, tuple(columns)), columns, rows)
 
     def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
         return bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
@@ -41,3 +71,27 @@ class SQLiteDirect(DirectDialect):
             driver._conn.executemany(sql, values).close()  # noqa: SLF001
 
         await driver._execute(run)  # noqa: SLF001
+
+
+@lru_cache(maxsize=1024)
+def _stream_versions(events: sa.Table) -> sa.Select[Any]:
+    each = sa.func.json_each(sa.bindparam("streams", type_=sa.Text())).table_valued(sa.column("value", sa.Text()))
+    version = sa.select(sa.func.max(events.c.version)).where(events.c.aggregate_id == each.c.value)
+    return sa.select(each.c.value, sa.func.coalesce(version.scalar_subquery(), 0))
+
+
+@lru_cache(maxsize=1024)
+def _last_position(events: sa.Table, now: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    # A Table, so that schema_translate_map reaches it.
+    columns = sa.Column("name", sa.Text()), sa.Column("seq", sa.Integer())
+    given = sa.Table("sqlite_sequence", sa.MetaData(), *columns, schema=events.schema)
+    ever = sa.select(sa.func.max(given.c.seq)).where(given.c.name == events.name).scalar_subquery()
+    there = sa.select(sa.func.max(events.c.position)).scalar_subquery()
+    last = sa.func.max(sa.func.coalesce(ever, 0), sa.func.coalesce(there, 0), type_=sa.BigInteger())
+    return sa.select(last, sa.type_coerce(now, UTCDateTime()))
+
+
+@lru_cache(maxsize=1024)
+def _insert_events(events: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    types = {name: events.c[name].type for name in columns} | {"payload": JSONText(), "metadata": JSONText()}
+    return sa.insert(events).values({name: sa.bindparam(name, type_=type_) for name, type_ in types.items()})
