@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from operator import itemgetter
+from types import NoneType
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 from cqrs_ddd_advanced_core.projections.kinds import Kind
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import VERSION, Collection
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import INTEGER_BITS
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import INTEGER_BITS, to_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_advanced_core.projections.kinds import ColumnType
 
+_AT_ONCE = 100  # documents take a fraction of a millisecond, for which others can wait
 _SMALLEST_EXPONENT = 300  # somewhat below it, floats have fewer digits
 
 
@@ -31,101 +38,178 @@ class Batch:
     rows: list[tuple[Any, ...]]
 
 
-def batches(
+@dataclass
+class Chunk:
+    """Documents that are written together.
+
+    Attributes:
+        docs: as they were given.
+        found: the collection for which they are converted; None where they are not.
+        batches: as rows of that collection.
+    """
+
+    docs: list[Mapping[str, Any] | BaseModel] = field(default_factory=list)
+    found: Collection | None = None
+    batches: list[Batch] = field(default_factory=list)
+
+    def rows_of(self, found: Collection, exact_digits: int | None) -> list[Batch]:
+        """Return them as rows of a collection that may have changed meanwhile.
+
+        Raises:
+            ValueError: as `complete`.
+        """
+        if found is not self.found:
+            self.found, self.batches = found, []
+            for part in chunked(self.docs, _AT_ONCE):
+                _add(self.batches, found, part, exact_digits)
+        return self.batches
+
+
+async def next_chunk(
+    docs: Iterator[Mapping[str, Any] | BaseModel], size: int, found: Collection | None, exact_digits: int | None
+) -> Chunk:
+    """Read the next documents and convert them, giving way now and then.
+
+    What makes no row of the collection is left as it is: whoever writes it finds out whether the table has changed.
+    """
+    chunk = Chunk(found=found)
+    while part := list(islice(docs, min(_AT_ONCE, size - len(chunk.docs)))):
+        chunk.docs += part
+        if chunk.found is not None:
+            try:
+                _add(chunk.batches, chunk.found, part, exact_digits)
+            except ValueError:
+                chunk.found = None
+        if len(part) == _AT_ONCE:
+            await asyncio.sleep(0)
+    return chunk
+
+
+def _add(
+    batches: list[Batch],
+    collection: Collection,
+    docs: Sequence[Mapping[str, Any] | BaseModel],
+    exact_digits: int | None,
+) -> None:
+    """Convert documents; the order stays, as one document may make way for the next."""
+    alike = _convert_alike(collection, docs, exact_digits)
+    for each in [alike] if alike is not None else _convert_one_by_one(collection, docs, exact_digits):
+        if batches and batches[-1].columns == each.columns:
+            batches[-1].rows += each.rows
+        else:
+            batches.append(each)
+
+
+def _convert_one_by_one(
     collection: Collection, docs: Iterable[Mapping[str, Any] | BaseModel], exact_digits: int | None
 ) -> Iterator[Batch]:
-    """Convert documents; the order stays, as one document may make way for the next.
-
-    Raises:
-        ValueError: as `complete`.
-    """
-    batch: Batch | None = None
     for doc in docs:
-        plain = _plain(collection, tuple(doc), exact_digits) if type(doc) is dict else None
-        row = None if plain is None else plain.row(doc)  # type: ignore[arg-type]
-        if plain is not None and row is not None:
-            columns = plain.columns
-        else:  # slower, or refused by name
-            values = complete(collection, None, doc, exact_digits)
-            columns, row = tuple(values), tuple(values.values())
-        if batch is None or batch.columns != columns:
-            if batch is not None:
-                yield batch
-            batch = Batch(columns, [])
-        batch.rows.append(row)
-    if batch is not None:
-        yield batch
+        values = complete(collection, None, doc, exact_digits)
+        yield Batch(tuple(values), [tuple(values.values())])
 
 
-class _PlainDocuments:
-    """Converts the documents with certain columns whose values need no conversion, which is nearly all of them."""
+def _convert_alike(
+    collection: Collection, docs: Sequence[Mapping[str, Any] | BaseModel], exact_digits: int | None
+) -> Batch | None:
+    """Convert documents with the same columns, a column at a time; None where each is to be looked at closely."""
+    if set(map(type, docs)) != {dict} or len({len(cast("dict[str, Any]", doc)) for doc in docs}) > 1:
+        return None
+    plain = _columns(collection, tuple(docs[0]), exact_digits)
+    return None if plain is None else plain.batch(docs)
+
+
+class _Columns:
+    """Converts the values of certain columns."""
 
     def __init__(self, collection: Collection, names: Sequence[str], exact_digits: int | None) -> None:
-        self.columns = (*collection.key, *(name for name in names if name not in collection.key))
-        self._checks = [(name, _check(collection.types[name], exact_digits)) for name in self.columns]
-        nullable = {name for name in self.columns if name not in collection.not_null and name not in collection.key}
-        self._nullable = frozenset(nullable - {VERSION})
+        self._names = (*collection.key, *(name for name in names if name not in collection.key))
+        self._get = itemgetter(*self._names)
+        self._convert = [
+            _converter(name, collection.types[name], exact_digits, is_nullable=self._is_nullable(collection, name))
+            for name in self._names
+        ]
 
-    def row(self, doc: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """Return the values in the order of the columns, or None where one of them is to be looked at closely."""
-        row = []
-        for name, check in self._checks:
-            value = doc[name]
-            if not (name in self._nullable if value is None else check(value)):
+    @staticmethod
+    def _is_nullable(collection: Collection, name: str) -> bool:
+        return name not in collection.not_null and name not in collection.key and name != VERSION
+
+    def batch(self, docs: Sequence[Any]) -> Batch | None:
+        """Return the rows, or None where one of the documents is to be looked at closely."""
+        try:
+            columns = list(zip(*map(self._get, docs), strict=True))
+        except KeyError:  # so many columns, but others
+            return None
+        converted = []
+        for values, convert in zip(columns, self._convert, strict=True):
+            column = convert(values)
+            if column is None:
                 return None
-            row.append(value)
-        return tuple(row)
+            converted.append(column)
+        return Batch(self._names, list(zip(*converted, strict=True)))
 
 
 @lru_cache(maxsize=1024)
-def _plain(collection: Collection, names: tuple[str, ...], exact_digits: int | None) -> _PlainDocuments | None:
+def _columns(collection: Collection, names: tuple[str, ...], exact_digits: int | None) -> _Columns | None:
     known = all(type(name) is str and name in collection.types for name in names)
-    if not known or not set(collection.key).issubset(names):
+    if not known or not set(collection.key).issubset(names) or len(names) == 1:
         return None
-    return _PlainDocuments(collection, names, exact_digits)
+    return _Columns(collection, names, exact_digits)
 
 
-def _check(type_: ColumnType | None, exact_digits: int | None) -> Callable[[Any], bool]:
-    """Return what tells whether a value is stored as it is; False only means that `to_column` has to decide."""
-    kind = None if type_ is None or type_.array else type_.kind
-    if type_ is None or kind is None:
-        check: Callable[[Any], bool] = _never
-    elif kind in {Kind.CHAR, Kind.VARCHAR, Kind.TEXT}:
-        check = _check_text(1 << 62 if type_.length is None else type_.length)
-    elif kind in INTEGER_BITS:
-        check = _check_integer(1 << INTEGER_BITS[kind])
-    elif kind is Kind.DECIMAL:
-        check = _check_decimal(type_.precision or 0, type_.scale or 0, exact_digits)
-    else:
-        check = _OTHER_CHECKS.get(kind, _never)
-    return check
+def _converter(
+    name: str, type_: ColumnType | None, exact_digits: int | None, *, is_nullable: bool
+) -> Callable[[Sequence[Any]], Sequence[Any] | None]:
+    """Return what converts the values of a column; None means that `to_column` has to refuse one of them by name."""
+    kind, fit = (None, None) if type_ is None or type_.array else _quick_check(type_, exact_digits)
+
+    def convert(values: Sequence[Any]) -> Sequence[Any] | None:
+        kinds = set(map(type, values))
+        given = values
+        if NoneType in kinds:
+            if not is_nullable:
+                return None
+            kinds.discard(NoneType)
+            given = [value for value in values if value is not None]
+        if fit is not None and (not kinds or (kinds == {kind} and fit(given))):
+            return values
+        try:
+            return [to_column(name, type_, value, exact_digits=exact_digits) for value in values]
+        except ValueError:
+            return None
+
+    return convert
 
 
-def _never(_: Any) -> bool:
-    return False
+def _quick_check(
+    type_: ColumnType, exact_digits: int | None
+) -> tuple[type | None, Callable[[Sequence[Any]], bool] | None]:
+    """Return a type of values, and what tells whether they are all stored as they are; False: it is unsure."""
+    if type_.kind in {Kind.CHAR, Kind.VARCHAR, Kind.TEXT}:
+        length = type_.length
+        return str, lambda values: (length is None or max(map(len, values)) <= length) and _are_plain(values)
+    if type_.kind in INTEGER_BITS:
+        limit = 1 << INTEGER_BITS[type_.kind]
+        return int, lambda values: -limit <= min(values) and max(values) < limit
+    if type_.kind is Kind.DECIMAL:
+        fits = _fits_decimal(type_.precision or 0, type_.scale or 0, exact_digits)
+        return Decimal, lambda values: all(map(fits, values))
+    if type_.kind is Kind.TIMESTAMP:
+        return datetime, lambda values: {value.tzinfo for value in values} == {UTC}
+    if type_.kind in {Kind.BOOLEAN, Kind.DATE, Kind.UUID}:
+        return {Kind.BOOLEAN: bool, Kind.DATE: date, Kind.UUID: UUID}[type_.kind], lambda _: True
+    return None, None
 
 
-_OTHER_CHECKS: dict[Kind, Callable[[Any], bool]] = {
-    Kind.BOOLEAN: lambda value: value is True or value is False,
-    Kind.TIMESTAMP: lambda value: type(value) is datetime and value.tzinfo is UTC,
-}
+def _are_plain(texts: Sequence[str]) -> bool:
+    text = "".join(texts)
+    return text.isascii() and "\0" not in text
 
 
-def _check_text(length: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is str and len(value) <= length and value.isascii() and "\0" not in value
-
-
-def _check_integer(limit: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and -limit <= value < limit
-
-
-def _check_decimal(precision: int, scale: int, exact_digits: int | None) -> Callable[[Any], bool]:
+def _fits_decimal(precision: int, scale: int, exact_digits: int | None) -> Callable[[Decimal], bool]:
     most = precision if exact_digits is None else exact_digits
     least = -scale if exact_digits is None else max(-scale, -_SMALLEST_EXPONENT)
 
-    def check(value: Any) -> bool:
-        if type(value) is not Decimal:
-            return False
+    def fits(value: Decimal) -> bool:
         _, digits, exponent = value.as_tuple()
         return (
             type(exponent) is int
@@ -134,4 +218,4 @@ def _check_decimal(precision: int, scale: int, exact_digits: int | None) -> Call
             and len(digits) + exponent <= precision - scale
         )
 
-    return check
+    return fits

@@ -210,6 +210,9 @@ class ProjectionReader:
         async with self._scope.write(uow, single=True) if write else self._scope.read(uow) as connection:
             return await self._healed(connection, name, work)
 
+    def _known(self, name: str, id_column: str | None = None) -> Collection | None:
+        return self._catalogue.known(name, id_column=id_column)
+
     async def _healed(self, connection: AsyncConnection, name: str, work: Work[T], id_column: str | None = None) -> T:
         """Do the work; where it is refused for what is known of the table, look at the table and do it again.
 
@@ -222,7 +225,7 @@ class ProjectionReader:
             CollectionNotFoundError: when the table is not there.
         """
         lost_before = is_spoilt(connection)
-        known = self._catalogue.known(name, id_column=id_column)
+        known = self._known(name, id_column)
         found = known or await self._catalogue.read(connection, name, id_column=id_column)
         try:
             return await work(connection, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -10,20 +11,22 @@ from pydantic import BaseModel
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.auto_ddl import create_collection
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import batches
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import Chunk, next_chunk
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete, guarded
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.reader import ProjectionReader, digits_of
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import (
     delete_row,
     violations_named,
+    write_batches,
     write_row,
-    write_rows,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.meanwhile import meanwhile
 from cqrs_ddd_persistence_sqlalchemy.exceptions import AutoDDLDisabledError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
@@ -132,21 +135,38 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         if isinstance(docs, (Mapping, BaseModel, str)) or not isinstance(docs, Iterable):
             raise ValueError(f"docs is an iterable of documents, not {type(docs).__name__}")
         check_identifier(collection, kind="table")
-        count = 0
         # A chunk is read from an iterator that may have no beginning to go back to: so the chunk is what is repeated,
-        # in a savepoint of its own. The outer one makes it all or nothing.
-        async with self._scope.write(uow) as connection, connection.begin_nested():
-            for chunk in chunked(docs, _BULK):
+        # in a savepoint of its own. Another one around several makes it all or nothing in a caller's transaction.
+        async with self._scope.write(uow) as connection:
+            remaining, digits = iter(docs), digits_of(connection)
+            chunk = await next_chunk(remaining, _BULK, self._known(collection, doc_id_field), digits)
+            spoils = len(chunk.docs) == _BULK and self._scope.joins(uow)
+            async with connection.begin_nested() if spoils else nullcontext():
+                return await self._write_chunks(connection, collection, chunk, remaining, doc_id_field)
 
-                async def work(connection: AsyncConnection, found: Collection, docs: list[Document] = chunk) -> None:
-                    rows = list(batches(found, docs, digits_of(connection)))
-                    async with violations_named(connection, found, always=True):
-                        for batch in rows:
-                            await write_rows(connection, found, batch)
+    async def _write_chunks(
+        self,
+        connection: AsyncConnection,
+        collection: str,
+        chunk: Chunk,
+        remaining: Iterator[Document],
+        id_column: str | None,
+    ) -> int:
+        """Write a chunk and all that remain, each converted while the one before is written; return the number."""
+        count, digits = 0, digits_of(connection)
+        while True:
 
-                await self._healed(connection, collection, work, doc_id_field)
-                count += len(chunk)
-        return count
+            async def work(connection: AsyncConnection, found: Collection, chunk: Chunk = chunk) -> None:
+                await write_batches(connection, found, chunk.rows_of(found, digits))
+
+            count += len(chunk.docs)
+            if len(chunk.docs) < _BULK:  # the last one
+                if chunk.docs:
+                    await self._healed(connection, collection, work, id_column)
+                return count
+            async with meanwhile(next_chunk(remaining, _BULK, self._known(collection, id_column), digits)) as following:
+                await self._healed(connection, collection, work, id_column)
+                chunk = await following
 
     async def delete(
         self,

@@ -64,15 +64,30 @@ async def write_row(
     raise _unexplained(collection, key)
 
 
-async def write_rows(connection: AsyncConnection, collection: Collection, batch: Batch) -> None:
-    """Insert or change rows one after the other, without guards."""
-    columns, dialect = batch.columns, dialect_of(connection)
-    if not collection.required.issubset(columns):
-        for row in batch.rows:
-            await write_row(connection, collection, dict(zip(columns, row, strict=True)), _NO_GUARDS)
-    elif not await _merged(connection, collection, batch):
-        statement = statements.upsert(collection, dialect.name, columns, frozenset())
-        await dialect.execute_many(connection, statement, [parameter(name) for name in columns], batch.rows)
+async def write_batches(connection: AsyncConnection, collection: Collection, batches: list[Batch]) -> None:
+    """Insert or change rows one after the other, without guards, all or none."""
+    try:
+        async with violations_named(connection, collection, always=True):
+            await _write(connection, collection, batches, merging=True)
+    except DBAPIError as error:
+        if not dialect_of(connection).cannot_merge(error):
+            raise
+    else:
+        return
+    async with violations_named(connection, collection, always=True):
+        await _write(connection, collection, batches, merging=False)
+
+
+async def _write(connection: AsyncConnection, collection: Collection, batches: list[Batch], *, merging: bool) -> None:
+    dialect = dialect_of(connection)
+    for batch in batches:
+        columns = batch.columns
+        if not collection.required.issubset(columns):
+            for row in batch.rows:
+                await write_row(connection, collection, dict(zip(columns, row, strict=True)), _NO_GUARDS)
+        elif not (merging and await _merged(connection, collection, batch)):
+            statement = statements.upsert(collection, dialect.name, columns, frozenset())
+            await dialect.execute_many(connection, statement, [parameter(name) for name in columns], batch.rows)
 
 
 async def _merged(connection: AsyncConnection, collection: Collection, batch: Batch) -> bool:
@@ -86,18 +101,11 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
     keys = {row[: len(collection.key)] for row in batch.rows}
     if len(keys) < len(batch.rows):
         return False
-    try:
-        async with connection.begin_nested():
-            source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows)
-            if source is None:
-                return False
-            merge = statements.merge(collection, dialect.name, batch.columns, source)
-            await dialect.execute(connection, merge)
-            await dialect.drop_copied(connection, source)
-    except DBAPIError as error:
-        if not dialect.cannot_merge(error):
-            raise
+    source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows)
+    if source is None:
         return False
+    await dialect.execute(connection, statements.merge(collection, dialect.name, batch.columns, source))
+    await dialect.drop_copied(connection, source)
     return True
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import sqlalchemy as sa
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.compiling import Compiled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from sqlalchemy.engine import Dialect
+    import sqlalchemy as sa
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
@@ -31,8 +31,6 @@ TRANSACTION_POOLING: Mapping[str, Any] = {"transaction_pooling": True}
 _OF_STATEMENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 # Options by which statements become others, or are prepared by another rule than the driver's.
 _CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
-# asyncpg's type for numbers asks whether the column is double precision or numeric.
-_DOUBLE_OID, _NUMERIC_OID = 701, 1700
 
 
 _COMPILED = "cqrs_ddd_compiled"
@@ -72,66 +70,6 @@ class Answer:
     def scalar(self) -> Any:
         """Return the first column of the first row, or None where there is none."""
         return self.rows[0][0] if self.rows else None
-
-
-class _Compiled:
-    """A statement as the driver takes it."""
-
-    def __init__(self, statement: Any, dialect: Dialect, spelling: str) -> None:
-        compiled: Any = statement.compile(dialect=dialect)
-        self.sql: str = compiled.string + spelling
-        # Lists in IN (...) and values made in Python are put in as a statement is executed: SQLAlchemy's business.
-        prefetched = getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ())
-        self.is_plain = not compiled.post_compile_params and not prefetched
-        if not self.is_plain:
-            return
-        self._binds = [self._bind(name, compiled.binds[name], dialect) for name in compiled.positiontup]
-        columns = statement.exported_columns.items()
-        self.names = [name for name, _ in columns]
-        self._processors = [(n, _reads(column.type, dialect)) for n, (_, column) in enumerate(columns)]
-        self._processors = [(n, process) for n, process in self._processors if process is not None]
-
-    @staticmethod
-    def _bind(name: str, bind: sa.BindParameter[Any], dialect: Dialect) -> tuple[str | None, Any, Any]:
-        """Return the parameter's name and what converts its value, or None and a value that is always the same."""
-        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
-        if bind.required:
-            return name, process, None
-        return None, None, process(bind.value) if process else bind.value
-
-    def many_values(self, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Return what the driver binds for each of some rows."""
-        indexes = {name: n for n, name in enumerate(names)}
-        binds = [(None if name is None else indexes[name], process, fixed) for name, process, fixed in self._binds]
-        return [
-            [fixed if n is None else row[n] if process is None else process(row[n]) for n, process, fixed in binds]
-            for row in rows
-        ]
-
-    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """Return what the driver binds."""
-        return [
-            fixed if name is None else parameters[name] if process is None else process(parameters[name])
-            for name, process, fixed in self._binds
-        ]
-
-    def read(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """Return the driver's rows as SQLAlchemy's types have them."""
-        if not self._processors:
-            return rows
-        read = []
-        for row in rows:
-            values = list(row)
-            for n, process in self._processors:
-                values[n] = process(values[n])
-            read.append(values)
-        return read
-
-
-def _reads(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
-    implementation: Any = type_.dialect_impl(dialect)
-    underlying = implementation.impl_instance if isinstance(implementation, sa.TypeDecorator) else implementation
-    return implementation.result_processor(dialect, _DOUBLE_OID if isinstance(underlying, sa.Float) else _NUMERIC_OID)
 
 
 class DirectDialect:
@@ -255,7 +193,7 @@ class DirectDialect:
 
     def _direct(
         self, connection: AsyncConnection, statement: sa.Executable
-    ) -> tuple[PoolProxiedConnection | None, _Compiled | None]:
+    ) -> tuple[PoolProxiedConnection | None, Compiled | None]:
         """Return the connection and the statement to run on it, or None where SQLAlchemy has more to do."""
         pooled = self._pooled(connection)
         if pooled is None:
@@ -266,10 +204,10 @@ class DirectDialect:
         if outdated != self._outdated:
             by_statement = WeakKeyDictionary()
             setattr(dialect, _COMPILED, (self._outdated, by_statement))
-        compiled: _Compiled | None = by_statement.get(statement)
+        compiled: Compiled | None = by_statement.get(statement)
         if compiled is None:
             spelling = f" /* {self._outdated} */" if self._outdated else ""
-            compiled = by_statement[statement] = _Compiled(statement, dialect, spelling)
+            compiled = by_statement[statement] = Compiled(statement, dialect, spelling)
         return (pooled, compiled) if compiled.is_plain else (None, None)
 
     def _pooled(self, connection: AsyncConnection) -> PoolProxiedConnection | None:
