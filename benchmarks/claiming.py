@@ -92,10 +92,12 @@ class _Claiming:
         assert done == self.count, f"{done} of {self.count} jobs are done"
 
     async def _library_worker(self, _: Any) -> int:
-        done = 0
-        while claims := await self.repository.claim(self.batch, worker_id="bench", lease=LEASE):
-            await self.repository.complete(claims)
+        done, claims = 0, await self.repository.claim(self.batch, worker_id="bench", lease=LEASE)
+        while claims:
             done += len(claims)
+            claims = (
+                await self.repository.complete_and_claim(claims, self.batch, worker_id="bench", lease=LEASE)
+            ).claims
         return done
 
     async def _postgresql_worker(self, connection: Any) -> int:

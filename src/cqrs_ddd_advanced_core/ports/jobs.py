@@ -73,6 +73,19 @@ class IBackgroundJobRepository(Protocol[Job]):
         """
         ...
 
+    async def complete_and_claim(
+        self,
+        claims: Iterable[Any],
+        limit: int = 1,
+        *,
+        worker_id: str,
+        lease: timedelta,
+        queues: Collection[str] | None = None,
+        uow: Any = None,
+    ) -> Any:
+        """Do what `complete` and `claim` do, in one transaction; the `claims` of the next, and those `lost`, by id."""
+        ...
+
     async def heartbeat(self, claim: Any, lease: timedelta, *, uow: Any = None) -> bool:
         """Renew a claim and save its job's progress; True where the job's cancellation was asked for."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim, Succession
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.control import JobCounts, JobInfo, SQLAlchemyJobControl
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Periodic
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
@@ -38,4 +38,5 @@ __all__ = [
     "SagaCounts",
     "SagaInfo",
     "SagaRunner",
+    "Succession",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import changed
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps, to_document_and_text
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import object_text, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
@@ -84,23 +84,21 @@ class AppendPlan:
         """Return the rows as the JSON array that the INSERT reads."""
         rows = []
         for row_number, (event, documents, row_in_stream) in enumerate(self._numbered()):
-            row = dumps(
-                {
-                    "event_id": event.event_id,
-                    "aggregate_id": event.aggregate_id,
-                    "aggregate_type": event.aggregate_type,
-                    "event_type": event.event_type,
-                    "occurred_at": json_time(event.occurred_at),
-                    "correlation_id": event.correlation_id,
-                    "causation_id": event.causation_id,
-                    "schema_version": event.schema_version,
-                    "row_number": row_number,
-                    "row_in_stream": row_in_stream,
-                    "stream_version": self.streams[event.aggregate_id].version,
-                }
-            )
+            values = {
+                "event_id": event.event_id,
+                "aggregate_id": event.aggregate_id,
+                "aggregate_type": event.aggregate_type,
+                "event_type": event.event_type,
+                "occurred_at": json_time(event.occurred_at),
+                "correlation_id": event.correlation_id,
+                "causation_id": event.causation_id,
+                "schema_version": event.schema_version,
+                "row_number": row_number,
+                "row_in_stream": row_in_stream,
+                "stream_version": self.streams[event.aggregate_id].version,
+            }
             (_, payload), (_, metadata) = documents
-            rows.append(f'{row[:-1]},"payload":{payload},"metadata":{metadata}}}')
+            rows.append(object_text(values, payload=payload, metadata=metadata))
         return f"[{','.join(rows)}]"
 
     def stored(self, rows: Sequence[Sequence[Any]]) -> list[StoredEvent] | None:

@@ -56,6 +56,11 @@ def to_document_and_text(value: Mapping[str, Any], name: str) -> tuple[dict[str,
     return document, dumps(document)
 
 
+def object_text(values: dict[str, Any], **documents: str) -> str:
+    """Return the JSON text of an object of plain values and of documents that are text already."""
+    return "".join((dumps(values)[:-1], *(f',"{name}":{text}' for name, text in documents.items()), "}"))
+
+
 def _quickly(value: dict[Any, Any]) -> tuple[dict[str, Any], str] | None:
     try:
         document = _quick_object(value)

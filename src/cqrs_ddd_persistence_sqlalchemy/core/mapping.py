@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from pydantic import AliasChoices, AliasPath, BaseModel
@@ -149,17 +150,41 @@ def dumped(entity: BaseModel, *, exclude: set[str]) -> dict[str, Any]:
 
     Models within it are written with their aliases, by which they are read again; computed fields are left out.
     """
-    fields = type(entity).model_fields
-    names = {field.serialization_alias: name for name, field in fields.items() if field.serialization_alias}
     values = entity.model_dump(mode="json", by_alias=True, round_trip=True, exclude=exclude)
-    return {names.get(key, key): value for key, value in values.items()}
+    names = _aliases(type(entity)).written
+    return {names.get(key, key): value for key, value in values.items()} if names else values
 
 
 def validated(entity_cls: type[Model], values: dict[str, Any]) -> Model:
     """Make a model of what `dumped` returned."""
-    fields = entity_cls.model_fields
-    keys = {name: _validation_key(name, field.validation_alias) for name, field in fields.items()}
-    return entity_cls.model_validate({keys.get(name, name): value for name, value in values.items()}, strict=False)
+    keys = _aliases(entity_cls).read
+    named = {keys.get(name, name): value for name, value in values.items()} if keys else values
+    return entity_cls.model_validate(named, strict=False)
+
+
+class _Aliases:
+    """What a class calls its fields in JSON.
+
+    Attributes:
+        written: the field by the name it is written with, where that is another.
+        read: the name it is read by, where that is another.
+    """
+
+    def __init__(self, entity_cls: type[BaseModel]) -> None:
+        fields = entity_cls.model_fields
+        self.written = {each.serialization_alias: name for name, each in fields.items() if each.serialization_alias}
+        keys = {name: _validation_key(name, each.validation_alias) for name, each in fields.items()}
+        self.read = {name: key for name, key in keys.items() if key != name}
+
+
+_known_aliases: WeakKeyDictionary[type[BaseModel], _Aliases] = WeakKeyDictionary()
+
+
+def _aliases(entity_cls: type[BaseModel]) -> _Aliases:
+    known = _known_aliases.get(entity_cls)
+    if known is None:
+        known = _known_aliases[entity_cls] = _Aliases(entity_cls)
+    return known
 
 
 def _validation_key(name: str, alias: str | AliasPath | AliasChoices | None) -> str:

@@ -65,6 +65,14 @@ async def test_what_workers_ask_for_comes_out_of_an_index(engine, jobs, piled_up
         assert re.search(f"{SCAN}|{SORT}", plan) is None
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_claiming_inside_another_statement_has_the_index_too(engine, jobs, piled_up):
+    """What is claimed with the completion of others comes out of the index in its order, on SQLite by itself."""
+    plan = await plan_of(engine, jobs.complete_and_claim([], 10, worker_id="w", lease=LEASE))
+    assert "ix_jobs_due " in plan
+    assert re.search(SORT, plan) is None
+
+
 async def test_what_people_ask_for_has_an_index(engine, jobs, piled_up):
     """Finding by status and purging; stale jobs are looked for among those that run."""
     for index, operation in OF_PEOPLE:

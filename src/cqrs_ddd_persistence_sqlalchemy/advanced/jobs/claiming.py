@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
-from cqrs_ddd_advanced_core.error_text import described, shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim, Succession
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.ending import EndedJobs, progress, seconds_of
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.taking import TakenJobs
 from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import synchronous
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Collection, Iterable, Mapping
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from collections.abc import Collection, Iterable
+    from datetime import timedelta
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 logger = logging.getLogger(__name__)
 
 
-class ClaimedJobs(TakenJobs[Job]):
-    """Gives jobs to workers, each to one, and lets them end what they have been given."""
+class ClaimedJobs(EndedJobs[Job]):
+    """Gives jobs to workers, each to one."""
 
     @repeated
     async def claim(
@@ -63,24 +57,64 @@ class ClaimedJobs(TakenJobs[Job]):
         Raises:
             ValueError: naming what makes no sense.
         """
-        check_count("limit", limit)
-        values: dict[str, Any] = {
-            "of_type": self._type,
-            "worker": check_id("worker_id", worker_id, max_length=ID_LENGTH),
-            "seconds": _seconds("lease", lease),
-        }
-        if queues is not None:
-            values["queues"] = _names(queues)
+        values = self._claim_values(limit, worker_id, lease, queues)
         async with self._scope.write(uow, single=True) as connection:
-            claims = await self._take(connection, limit, values)
+            claims = await self._take(connection, values)
             try:
                 if len(claims) < limit and await self._take_back(connection, limit - len(claims)):
-                    claims += await self._take(connection, limit - len(claims), values)
+                    more = {**values, "at_most": limit - len(claims)}
+                    claims += await self._take(connection, more)
             except DBAPIError:
                 if not claims or not is_alone(connection):
                     raise
                 logger.exception("claiming more jobs failed; those that are claimed and committed are returned")
         return claims
+
+    @repeated
+    async def complete_and_claim(
+        self,
+        claims: Iterable[JobClaim[Job]],
+        limit: int = 1,
+        *,
+        worker_id: str,
+        lease: timedelta,
+        queues: Collection[str] | None = None,
+        uow: SQLAlchemyUnitOfWork | None = None,
+    ) -> Succession[Job]:
+        """Do what `complete` and then `claim` do, in one transaction: for the loop of a worker.
+
+        Nothing is taken back from workers that are gone: where too few jobs are due, `claim` does that.
+
+        Args:
+            claims: to complete, any number.
+            limit: claim at most so many.
+            worker_id: as for `claim`.
+            lease: as for `claim`.
+            queues: as for `claim`.
+            uow: joined when open.
+
+        Returns:
+            The jobs claimed, and the ids of those whose claims were lost: nothing is written of these.
+
+        Raises:
+            ValueError: naming what makes no sense, or cannot be stored. Nothing is completed or claimed.
+        """
+        to_claim = self._claim_values(limit, worker_id, lease, queues)
+        given, table = list(claims), self._rows.table
+        batch, ends = self._to_complete(given)
+        to_complete = {"batch": batch, "of_type": self._type}
+        async with self._scope.write(uow, single=True) as connection:
+            dialect = dialect_of(connection)
+            if dialect.has_writing_ctes:
+                both = statements.complete_and_claim(table, dialect.name, in_queues=queues is not None)
+                rows = (await execute_kept(connection, both, to_claim | to_complete)).mappings()
+                completed = self._completed(connection, given, ends, [row for row in rows if not row["is_claimed"]])
+                taken = await self._taken(connection, [row for row in rows if row["is_claimed"]])
+            else:
+                answer = await execute_kept(connection, statements.complete(table, dialect.name), to_complete)
+                completed = self._completed(connection, given, ends, answer.mappings())
+                taken = await self._take(connection, to_claim)
+        return Succession(taken, tuple(claim.id for claim in given if claim.id not in completed))
 
     @repeated
     async def has_due(self, *, queues: Collection[str] | None = None, uow: SQLAlchemyUnitOfWork | None = None) -> bool:
@@ -110,8 +144,8 @@ class ClaimedJobs(TakenJobs[Job]):
             "of_type": self._type,
             "worker": claim.worker_id,
             "failures_before": claim.attempt - 1,
-            "seconds": _seconds("lease", lease),
-            **_progress(claim.job),
+            "seconds": seconds_of("lease", lease),
+            **progress(claim.job),
         }
         async with self._scope.write(uow, single=True) as connection:
             statement = statements.renew(self._rows.table, connection.dialect.name)
@@ -121,89 +155,6 @@ class ClaimedJobs(TakenJobs[Job]):
         claim.lease_until = row["lease_until"]
         vars(claim.job)["cancellation_requested_at"] = row["cancellation_requested_at"]
         return row["cancellation_requested_at"] is not None
-
-    async def complete(
-        self, claims: JobClaim[Job] | Iterable[JobClaim[Job]], *, uow: SQLAlchemyUnitOfWork | None = None
-    ) -> None:
-        """Save jobs as completed, with their results and all that they have remembered.
-
-        A job that has ended itself in another way, by `cancel()` say, is saved as that.
-
-        Args:
-            claims: one or several.
-            uow: joined when open.
-
-        Raises:
-            LeaseLostError: naming the jobs whose claims are lost; nothing is written of them. The others are complete,
-                in an open unit of work if that is committed.
-        """
-        given = [claims] if isinstance(claims, JobClaim) else list(claims)
-        completed = await self._complete(given, uow=uow)
-        lost = tuple(claim.id for claim in given if claim.id not in completed)
-        if lost:
-            raise LeaseLostError("job", lost)
-
-    @repeated
-    async def _complete(
-        self, claims: builtins.list[JobClaim[Job]], *, uow: SQLAlchemyUnitOfWork | None
-    ) -> builtins.list[str]:
-        """Complete those whose claims hold, and return their ids."""
-        ended = {claim.id: self._ended(claim.job) for claim in claims}
-        batch = dumps([self._outcome(ended[claim.id], claim.token) for claim in claims])
-        async with self._scope.write(uow, single=True) as connection:
-            statement = statements.complete(self._rows.table, connection.dialect.name)
-            answer = await execute_kept(connection, statement, {"batch": batch, "of_type": self._type})
-            rows = {row["id"]: row for row in answer.mappings()}
-            for claim in claims:
-                if claim.id in rows:
-                    row = {**vars(ended[claim.id]), **rows[claim.id]}
-                    names = ("status", "result", "error", "finished_at")
-                    self._end_of_claim(synchronous(connection), claim.job, row, *names)
-        return list(rows)
-
-    @repeated
-    async def fail(
-        self,
-        claim: JobClaim[Job],
-        error: str | BaseException,
-        *,
-        retry_in: timedelta | None = None,
-        uow: SQLAlchemyUnitOfWork | None = None,
-    ) -> JobStatus:
-        """End an attempt that has come to nothing, and keep the error and what the job has remembered.
-
-        Args:
-            claim: of the job.
-            error: what went wrong.
-            retry_in: how long it waits for the next attempt; `job.next_delay()` unless given.
-            uow: joined when open.
-
-        Returns:
-            What the job is now: PENDING while attempts are left, else FAILED; CANCELLED where that was asked for.
-
-        Raises:
-            LeaseLostError: the claim is lost. Nothing is written.
-        """
-        delay = claim.job.next_delay() if retry_in is None else retry_in
-        text = shortened(error) if isinstance(error, str) else described(error)
-        values = {"seconds": _seconds("retry_in", delay, least=0), "text": text}
-        async with self._scope.write(uow, single=True) as connection:
-            statement = statements.fail(self._rows.table, connection.dialect.name)
-            return await self._give_back(connection, statement, claim, values)
-
-    @repeated
-    async def release(self, claim: JobClaim[Job], *, uow: SQLAlchemyUnitOfWork | None = None) -> JobStatus:
-        """Give a job back unfinished, as a worker does that has to stop: the attempt does not count.
-
-        Returns:
-            What the job is now: PENDING, or CANCELLED where that was asked for.
-
-        Raises:
-            LeaseLostError: the claim is lost. Nothing is written.
-        """
-        async with self._scope.write(uow, single=True) as connection:
-            statement = statements.release(self._rows.table, connection.dialect.name)
-            return await self._give_back(connection, statement, claim, {})
 
     @repeated
     async def release_expired(self, limit: int = 100, *, uow: SQLAlchemyUnitOfWork | None = None) -> int:
@@ -215,46 +166,19 @@ class ClaimedJobs(TakenJobs[Job]):
         async with self._scope.write(uow, single=True) as connection:
             return await self._take_back(connection, limit)
 
-    async def _give_back(
-        self, connection: AsyncConnection, statement: Any, claim: JobClaim[Job], further: Mapping[str, Any]
-    ) -> JobStatus:
-        job = claim.job
-        values = {**self._mine(claim), **_progress(job), "remembered": self._state(job), **further}
-        row = (await execute_kept(connection, statement, values)).mapping()
-        if row is None:
-            raise LeaseLostError("job", (claim.id,))
-        names = ("status", "retry_count", "run_at", "error", "finished_at", "cancellation_requested_at")
-        self._end_of_claim(synchronous(connection), job, row, *names)
-        return JobStatus(row["status"])
-
-    def _mine(self, claim: JobClaim[Job]) -> dict[str, Any]:
-        self._rows.check_class(claim.job)
-        return {"job_id": claim.id, "of_type": self._type, "token": claim.token}
-
-    def _ended(self, job: Job) -> Job:
-        self._rows.check_class(job)
-        ended = job.model_copy()
-        if not ended.status.is_terminal:
-            ended.mark_as_completed()
-        return ended
-
-    def _outcome(self, ended: Job, token: int) -> dict[str, Any]:
-        values = {name: getattr(ended, name) for name in ("id", "total_items", "processed_items")}
-        error = None if ended.error is None else shortened(ended.error)
-        return {**values, "token": token, "outcome": ended.status, "error": error, "state": self._state(ended)}
+    def _claim_values(
+        self, limit: int, worker_id: str, lease: timedelta, queues: Collection[str] | None
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "of_type": self._type,
+            "worker": check_id("worker_id", worker_id, max_length=ID_LENGTH),
+            "seconds": seconds_of("lease", lease),
+            "at_most": check_count("limit", limit),
+        }
+        return values if queues is None else {**values, "queues": _names(queues)}
 
 
 def _names(queues: Collection[str]) -> list[str]:
     if isinstance(queues, str):
         raise ValueError(f"queues is the text {queues!r}: give a list of names")
     return list(queues)
-
-
-def _progress(job: Job) -> dict[str, int]:
-    return {"now_total_items": job.total_items, "now_processed_items": job.processed_items}
-
-
-def _seconds(name: str, duration: timedelta, *, least: float = 1e-6) -> float:
-    if not isinstance(duration, timedelta) or duration.total_seconds() < least:
-        raise ValueError(f"{name} is {duration!r}: give a timedelta {'from' if least == 0 else 'above'} 0")
-    return duration.total_seconds()

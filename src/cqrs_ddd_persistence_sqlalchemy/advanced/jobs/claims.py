@@ -42,3 +42,16 @@ class JobClaim(Generic[Job]):
         Whoever saves the job itself, as with `add(claim.job)`, keeps the claim and gets a new token.
         """
         return stored_version(self.job) or 0
+
+
+@dataclass
+class Succession(Generic[Job]):
+    """What a worker has after it has completed some jobs and claimed the next.
+
+    Attributes:
+        claims: of the next jobs, in the order in which they were due.
+        lost: the ids of the jobs whose claims were lost before they were completed.
+    """
+
+    claims: list[JobClaim[Job]]
+    lost: tuple[str, ...]

@@ -13,7 +13,7 @@ from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import spelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, to_document
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
@@ -34,6 +34,7 @@ IN_COLUMNS = (
     "id", "status", "queue", "priority", "run_at", "unique_key", "correlation_id", "total_items", "processed_items",
     "retry_count", "max_retries", "error", "started_at", "finished_at", "cancellation_requested_at",
 )  # fmt: skip
+_IN_COLUMNS = set(IN_COLUMNS)
 _TEXTS = ("id", "queue", "unique_key", "correlation_id")
 
 
@@ -84,7 +85,10 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         return validated(self._entity_cls, {**values, "status": JobStatus(model.status)})
 
     def _state(self, job: Job) -> dict[str, Any]:
-        return to_document(dumped(job, exclude=set(IN_COLUMNS)), "state")
+        return self._state_and_text(job)[0]
+
+    def _state_and_text(self, job: Job) -> tuple[dict[str, Any], str]:
+        return to_document_and_text(dumped(job, exclude=_IN_COLUMNS), "state")
 
     def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
         return (self._rows.columns["job_type"] == self._type,)

@@ -17,7 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,11 +29,12 @@ _CRASHED = "the lease ended before the job did: its worker has crashed, hangs, o
 class TakenJobs(JobRows[Job]):
     """Moves jobs between the queue and their workers, inside a transaction."""
 
-    async def _take(
-        self, connection: AsyncConnection, limit: int, values: Mapping[str, Any]
-    ) -> builtins.list[JobClaim[Job]]:
+    async def _take(self, connection: AsyncConnection, values: Mapping[str, Any]) -> builtins.list[JobClaim[Job]]:
         statement = statements.claim(self._rows.table, connection.dialect.name, in_queues="queues" in values)
-        rows = (await execute_kept(connection, statement, {**values, "at_most": limit})).mappings()
+        return await self._taken(connection, (await execute_kept(connection, statement, values)).mappings())
+
+    async def _taken(self, connection: AsyncConnection, rows: Iterable[dict[str, Any]]) -> builtins.list[JobClaim[Job]]:
+        """Return the claims of rows that are taken, in the order in which they were due."""
         claims = []
         for row in sorted(rows, key=lambda row: (-row["priority"], row["due_at"], row["id"])):
             try:

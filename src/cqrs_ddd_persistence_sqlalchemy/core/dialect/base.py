@@ -65,6 +65,9 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
     #: Whether a statement without BEGIN and COMMIT around it is faster, by two round trips.
     has_cheap_single_statements: bool
 
+    #: Whether one statement can contain several that write.
+    has_writing_ctes: bool
+
     @abstractmethod
     def configure(self, engine: Engine) -> None:
         """Apply the recommended settings to an engine that has not connected yet."""

@@ -36,7 +36,7 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
     """What SQLite does its own way."""
 
     name = "sqlite"
-    has_cheap_single_statements = False
+    has_cheap_single_statements = has_writing_ctes = False
     catalogue = SQLiteCatalogue()
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
     # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.
