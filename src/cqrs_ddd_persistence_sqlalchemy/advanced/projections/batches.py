@@ -20,7 +20,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import INTEGER_BITS, to_column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -32,7 +32,7 @@ _SMALLEST_EXPONENT = 300  # somewhat below it, floats have fewer digits
 
 @dataclass(slots=True)
 class Batch:
-    """Rows with the same columns, key columns first."""
+    """Rows with the same columns: key columns first, then the others in the table's order."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -105,7 +105,13 @@ def _convert_one_by_one(
 ) -> Iterator[Batch]:
     for doc in docs:
         values = complete(collection, None, doc, exact_digits)
-        yield Batch(tuple(values), [tuple(values.values())])
+        columns = _in_order(collection, values)
+        yield Batch(columns, [tuple(values[name] for name in columns)])
+
+
+def _in_order(collection: Collection, names: Container[str]) -> tuple[str, ...]:
+    """Return columns in one order, in whichever documents have them: neighbours are to be written together."""
+    return (*collection.key, *(name for name in collection.types if name in names and name not in collection.key))
 
 
 def _convert_alike(
@@ -121,8 +127,8 @@ def _convert_alike(
 class _Columns:
     """Converts the values of certain columns."""
 
-    def __init__(self, collection: Collection, names: Sequence[str], exact_digits: int | None) -> None:
-        self._names = (*collection.key, *(name for name in names if name not in collection.key))
+    def __init__(self, collection: Collection, names: Container[str], exact_digits: int | None) -> None:
+        self._names = _in_order(collection, names)
         self._get = itemgetter(*self._names)
         self._convert = [
             _converter(name, collection.types[name], exact_digits, is_nullable=self._is_nullable(collection, name))
