@@ -57,6 +57,17 @@ def chain_of(config: Config) -> ScriptDirectory:
     return script
 
 
+def refuse_several_heads(script: ScriptDirectory) -> None:
+    """Stop where a chain forks, so that nobody can say which revision comes last.
+
+    Raises:
+        CommandError: naming the heads.
+    """
+    heads = script.get_heads()
+    if len(heads) > 1:
+        raise CommandError(f"there are {len(heads)} heads, {', '.join(heads)}; run: alembic merge heads")
+
+
 def prepare_imports(config: Config) -> None:
     """Let modules be found beside the configuration, unless prepend_sys_path says where they are."""
     found = config.config_file_name or config.toml_file_name

@@ -71,7 +71,7 @@ def downgrade(*, to: str | None = None, from_: str) -> None:
     with _moving(at=from_, to=to) as needed:
         if needed:
             allowed = "allow-data-loss=yes" in _x_arguments()
-            guard = nullcontext() if _script() else nothing_lost(op.get_bind(), drops_refused=not allowed)
+            guard = nullcontext() if _is_script() else nothing_lost(op.get_bind(), drops_refused=not allowed)
             with guard:
                 for step in reversed(steps):
                     library_revisions()[step].downgrade()
@@ -187,7 +187,7 @@ def _moving(*, at: str | None, to: str | None) -> Iterator[bool]:
     Raises:
         CommandError: the database is neither where the revision begins nor where it ends.
     """
-    if _script():
+    if _is_script():
         yield True
         return
     connection = op.get_bind()
@@ -228,7 +228,7 @@ def _record(before: str | None, after: str | None) -> None:
         op.drop_table(_versions.name)
 
 
-def _script() -> bool:
+def _is_script() -> bool:
     return bool(op.get_context().as_sql)
 
 
