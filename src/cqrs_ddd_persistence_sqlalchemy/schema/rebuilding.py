@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from cqrs_ddd_advanced_core.projections.projection import MAX_NAME_LENGTH
+from cqrs_ddd_advanced_core.storable import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, EventFailedError
@@ -278,4 +278,4 @@ class _Rebuild:
 
 
 def _name(projection_name: str) -> str:
-    return f"{projection_name[: MAX_NAME_LENGTH - len(REBUILD_SUFFIX)]}{REBUILD_SUFFIX}"
+    return f"{projection_name[: ID_LENGTH - len(REBUILD_SUFFIX)]}{REBUILD_SUFFIX}"
