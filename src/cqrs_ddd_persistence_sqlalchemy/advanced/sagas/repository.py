@@ -176,8 +176,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         """Take whatever a runner has to look after, each saga for one worker only.
 
         That is: sagas that are PENDING; those at work that a runner had before, once its lease or its pause has ended;
-        stalled ones; expired ones. A saga that cannot be loaded is logged and
-        left until its lease ends: it keeps nobody from the others.
+        stalled ones; expired ones. A saga that cannot be loaded is logged and left until its lease ends: it keeps
+        nobody from the others.
         """
         check_count("limit", limit)
         async with self._scope.read(uow) as connection:  # spares other writers a transaction at each poll
