@@ -126,10 +126,10 @@ class SagaRunner(Generic[Saga]):
 
     async def _start_some(self) -> int:
         """Claim as many sagas as there is room for, and begin to work on them."""
-        uow = self._uow_factory() if self._uow_factory is not None else None
         room = self._concurrency - len(self._tasks)
         if room == 0:
             return 0
+        uow = self._uow_factory() if self._uow_factory is not None else None
         begun = monotonic()
         sagas = await self._repository.claim_due_sagas(room, lease=self._lease, uow=uow)
         for saga in sagas:
