@@ -99,7 +99,7 @@ class SagaState(SagaSteps):
         record: StepRecord,
         services: Mapping[str, Any],
         *,
-        timeout: timedelta | None = None,  # noqa: ASYNC109
+        timeout: timedelta | None = None,
     ) -> None:
         """Undo one of `to_be_compensated()`, and record how that ended; what the compensation raises passes.
 
@@ -140,7 +140,7 @@ class SagaState(SagaSteps):
         record: StepRecord,
         call: Callable[[], Awaitable[Any]],
         *,
-        timeout: timedelta | None = None,  # noqa: ASYNC109
+        timeout: timedelta | None = None,
     ) -> None:
         self._undone = record
         try:

@@ -64,7 +64,7 @@ def say_record(row: Any, *, as_json: bool) -> None:
 
 def say(text: str) -> None:
     """Print to standard output."""
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 class Bar:
@@ -77,7 +77,7 @@ class Bar:
     def show(self, done: int, of: int) -> None:
         """Draw it again; say where it begins, if that is in the middle."""
         if not self._begun and done:
-            print(f"going on at position {done}", file=sys.stderr)  # noqa: T201
+            print(f"going on at position {done}", file=sys.stderr)
         self._begun = True
         if self._shows:
             sys.stderr.write(f"\r{_drawn(done, of, _BAR_WIDTH)}")

@@ -79,5 +79,5 @@ async def database(options: argparse.Namespace) -> AsyncIterator[async_sessionma
 
 
 def _failed(message: str, code: int = 2) -> int:
-    print(f"FAILED: {message}", file=sys.stderr)  # noqa: T201
+    print(f"FAILED: {message}", file=sys.stderr)
     return code

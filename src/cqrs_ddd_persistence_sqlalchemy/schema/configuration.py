@@ -42,7 +42,7 @@ def load_config(path: str | None, section: str) -> Config:
     """
     path = path or os.environ.get("ALEMBIC_CONFIG")
     files = [path] if path else ["alembic.ini", "pyproject.toml"]
-    present = [each for each in files if os.path.exists(each)]  # noqa: PTH110
+    present = [each for each in files if Path(each).exists()]
     if not present:
         raise CommandError(f"there is no {' or '.join(files)} here: run it where you run alembic, or pass -c")
     toml = [each for each in present if each.endswith(".toml")]

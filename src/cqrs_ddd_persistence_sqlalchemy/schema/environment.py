@@ -102,7 +102,7 @@ def _write_script(settings: Settings, url: URL) -> None:
         if context.get_starting_revision_argument() is None:
             upgrade_library(limit, url=url, dialect_opts={"paramstyle": "named"}, opts=dict(options))
         else:
-            print(  # noqa: T201
+            print(  # noqa: T201  (beside the script, which goes to standard output)
                 "the script begins at a revision of yours, so the library's chain is taken to be at its head",
                 file=sys.stderr,
             )
@@ -205,7 +205,7 @@ def _migrate(connection: Connection, settings: Settings) -> None:
     )
     prepare_for_reflection(context.get_context().dialect)
     if joined:
-        context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
+        context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]  # it has no hook
     with context.begin_transaction(), nothing_lost(connection, drops_refused=_must_keep_rows(settings)):
         context.run_migrations()
 

@@ -88,4 +88,4 @@ def limit_in_script(context: MigrationContext, *, seconds: float) -> None:
         if statement:
             impl.static_output(f"{statement};")
 
-    impl.emit_begin = emit_begin  # type: ignore[method-assign]
+    impl.emit_begin = emit_begin  # type: ignore[method-assign]  # Alembic has no hook there

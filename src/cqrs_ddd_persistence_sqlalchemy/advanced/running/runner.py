@@ -180,7 +180,7 @@ class ProjectionRunner:
         self._stopped.set()
         self._news.set()
 
-    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:  # noqa: ASYNC109
+    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:
         """Return when a projection has reached a position, as SQLAlchemyProjectionPositionStore.wait_for does."""
         return await self.positions.wait_for(projection_name, position, timeout=timeout)
 
