@@ -18,9 +18,9 @@ from cqrs_ddd_persistence_sqlalchemy.schema import locking, rendering
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, library_revisions
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import schema_errors_in_one_line
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import checked_schema, create_schema, inside_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import check_collection
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import checked_schema, create_schema, inside_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

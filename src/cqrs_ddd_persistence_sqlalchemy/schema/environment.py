@@ -28,18 +28,18 @@ from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
 from cqrs_ddd_persistence_sqlalchemy.schema.configuration import prepare_imports
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import connection_errors_in_one_line, schema_errors_in_one_line
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import (
+from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
+from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
+from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
+from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
+from cqrs_ddd_persistence_sqlalchemy.schema.target import compare_options
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import (
     create_schema,
     inside_schema,
     refuse_missing_schema,
     script_begin,
     script_end,
 )
-from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
-from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
-from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
-from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
-from cqrs_ddd_persistence_sqlalchemy.schema.target import compare_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

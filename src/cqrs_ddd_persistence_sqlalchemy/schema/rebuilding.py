@@ -26,10 +26,10 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     RebuildError,
 )
 from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience, exclusively
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import enter_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
 from cqrs_ddd_persistence_sqlalchemy.schema.rebuild_record import RebuildRecord
 from cqrs_ddd_persistence_sqlalchemy.schema.shadow import Shadow
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import enter_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, VERSIONS_FOLDER
 from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import checked_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import DEFAULT_LOCK_WAIT_SECONDS
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import checked_schema
 
 if TYPE_CHECKING:
     from alembic.config import Config
