@@ -77,20 +77,28 @@ def prepare_imports(config: Config) -> None:
             sys.path.insert(0, folder)
 
 
-def configured_url(config: Config, given: str | None, option: str) -> URL:
-    """Return the database: the one given by an option, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default.
+def given_url(given: str | None, option: str) -> URL | None:
+    """Return the database that an option gives, else DATABASE_URL; None where neither is there.
 
     Raises:
         CommandError: naming the one that cannot be used.
     """
-    for text, source in (
-        (given, option),
-        (os.environ.get("DATABASE_URL"), "DATABASE_URL"),
-        (config.get_alembic_option("sqlalchemy.url"), "sqlalchemy.url in the configuration"),
-    ):
-        if text:
-            try:
-                return async_url(text, source)
-            except ValueError as error:
-                raise CommandError(str(error)) from None
-    return async_url(DEFAULT_URL)
+    if given:
+        return _url(given, option)
+    return _url(os.environ["DATABASE_URL"], "DATABASE_URL") if os.environ.get("DATABASE_URL") else None
+
+
+def configured_url(config: Config) -> URL:
+    """Return the database where nothing else says which: the configuration's sqlalchemy.url, or the embedded default.
+
+    Raises:
+        CommandError: it cannot be used.
+    """
+    return _url(config.get_alembic_option("sqlalchemy.url") or DEFAULT_URL, "sqlalchemy.url in the configuration")
+
+
+def _url(text: str, source: str) -> URL:
+    try:
+        return async_url(text, source)
+    except ValueError as error:
+        raise CommandError(str(error)) from None

@@ -10,7 +10,7 @@ import alembic.context
 from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, VERSIONS_FOLDER
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url, given_url
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import DEFAULT_LOCK_WAIT_SECONDS
 from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import checked_schema
 
@@ -111,7 +111,7 @@ def read_settings() -> Settings:
 
 def database_url() -> URL:
     """Return the database of this run: -x url=, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default."""
-    return configured_url(alembic.context.config, _x_options().get("url"), "-x url=")
+    return given_url(_x_options().get("url"), "-x url=") or configured_url(alembic.context.config)
 
 
 def _command(config: Config) -> str:
