@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 SITE_READY := $(VENV)/.ready-docs
+IN_PARALLEL := --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test test-floor test-package test-proxy test-pythons test-rolling test-slow lint bench bench-compare bench-growth clean
@@ -16,23 +17,23 @@ demo: $(READY) ## Migrate an SQLite file and project a stream of traffic fines i
 	$(BIN)/python examples/traffic_fines/main.py
 
 test: $(READY) ## Run the tests on SQLite and on a PostgreSQL of their own
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-proxy: $(READY) ## Run the stores' tests through a PgBouncer that pools by transaction (apt-get install pgbouncer)
-	TEST_POSTGRES_PROXY=pgbouncer $(BIN)/python -m pytest --numprocesses auto --dist worksteal -rs \
+	TEST_POSTGRES_PROXY=pgbouncer $(BIN)/python -m pytest $(IN_PARALLEL) -rs \
 		tests/core tests/advanced tests/proxy tests/test_specification_*.py tests/test_ports.py
 
 test-slow: $(READY) ## Run what takes minutes: long fault runs, other PostgreSQL versions
 	$(BIN)/python -m pytest -m slow
-	TEST_POSTGRES_BIN=wheel $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
-	TEST_POSTGRES_BIN=wheel18 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+	TEST_POSTGRES_BIN=wheel $(BIN)/python -m pytest $(IN_PARALLEL)
+	TEST_POSTGRES_BIN=wheel18 $(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-floor: ## Run the tests with the lowest versions of every dependency
 	$(PYTHON) -m venv .venv-floor
 	$(PYTHON) tests/support/floors.py > .venv-floor/floors.txt
 	.venv-floor/bin/python -m pip install --quiet --upgrade pip
 	.venv-floor/bin/python -m pip install --quiet --editable '.[test]' --constraint .venv-floor/floors.txt
-	.venv-floor/bin/python -m pytest --numprocesses auto --dist worksteal
+	.venv-floor/bin/python -m pytest $(IN_PARALLEL)
 
 PYTHONS ?= python3.11 python3.12 python3.13
 test-pythons: ## Run the tests on each of PYTHONS (python3.11 python3.12 python3.13)

@@ -6,24 +6,22 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-_BIGINT_MAX = 2**63 - 1
-_INTEGER_MAX = 2**31 - 1
+from cqrs_ddd_advanced_core.storable import BIGINT_MAX, ID_LENGTH, INTEGER_MAX, unstorable
 
 
 def _storable_text(value: object) -> str:
     """Refuse what one of the databases would refuse, or store as something else."""
     if not isinstance(value, str):
         raise ValueError(f"must be a string, not {type(value).__name__}; pass str(...) of it")
-    if "\0" in value:
-        raise ValueError("must not contain NUL characters")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("must not contain lone surrogates")
+    found = unstorable(value)
+    if found is not None:
+        raise ValueError(f"must not contain {found}")
     return value
 
 
-_Label = Annotated[str, Field(max_length=255), BeforeValidator(_storable_text)]
-_Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_storable_text)]
-_Count = Annotated[int, Field(ge=1, le=_BIGINT_MAX)]
+_Label = Annotated[str, Field(max_length=ID_LENGTH), BeforeValidator(_storable_text)]
+_Id = Annotated[str, Field(min_length=1, max_length=ID_LENGTH), BeforeValidator(_storable_text)]
+_Count = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
 
 
 class StoredEvent(BaseModel):
@@ -61,7 +59,7 @@ class StoredEvent(BaseModel):
     recorded_at: datetime | None = None
     correlation_id: _Id | None = None
     causation_id: _Id | None = None
-    schema_version: Annotated[int, Field(ge=1, le=_INTEGER_MAX)] = 1
+    schema_version: Annotated[int, Field(ge=1, le=INTEGER_MAX)] = 1
 
     @field_validator("occurred_at", "recorded_at")
     @classmethod

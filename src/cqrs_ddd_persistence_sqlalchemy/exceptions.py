@@ -191,10 +191,9 @@ class CollectionNotFoundError(PersistenceError):
     def __init__(self, collection: str, schema: str | None = None) -> None:
         self.collection = collection
         self.schema = schema
-        where = "the database" if schema is None else f"schema {schema!r} of the database"
         super().__init__(
-            f"collection {collection!r} is not in {where}; if its revision exists, run: {upgrade_command(schema)}; "
-            f"otherwise write one with: {revision_command(collection)}"
+            f"collection {collection!r} is not in {database_in_words(schema)}; if its revision exists, run: "
+            f"{upgrade_command(schema)}; otherwise write one with: {revision_command(collection)}"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -215,15 +214,19 @@ class AutoDDLDisabledError(PersistenceError):
     def __init__(self, collection: str, schema: str | None = None) -> None:
         self.collection = collection
         self.schema = schema
-        where = "the database" if schema is None else f"schema {schema!r} of the database"
         super().__init__(
-            f"collection {collection!r} is not in {where} and allow_auto_ddl is off; write a revision with: "
-            f"{revision_command(collection)} and run: {upgrade_command(schema)}"
+            f"collection {collection!r} is not in {database_in_words(schema)} and allow_auto_ddl is off; write a "
+            f"revision with: {revision_command(collection)} and run: {upgrade_command(schema)}"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive copying, which would otherwise take the message for the collection."""
         return type(self), (self.collection, self.schema), vars(self)
+
+
+def database_in_words(schema: str | None) -> str:
+    """Return how messages call a database, or one schema of it."""
+    return "the database" if schema is None else f"schema {schema!r} of the database"
 
 
 def upgrade_command(schema: str | None = None) -> str:

@@ -66,10 +66,10 @@ def get_parts(request: Request) -> Parts:
     return cast("Parts", request.app.state.parts)
 
 
-PartsOf = Annotated[Parts, Depends(get_parts)]
+RequestParts = Annotated[Parts, Depends(get_parts)]
 
 
-async def get_unit_of_work(parts: PartsOf) -> AsyncIterator[SQLAlchemyUnitOfWork]:
+async def get_unit_of_work(parts: RequestParts) -> AsyncIterator[SQLAlchemyUnitOfWork]:
     """Open the request's unit of work, which takes no connection before its first statement.
 
     It is committed when the route returns, or rolled back when it raises.
@@ -86,7 +86,7 @@ RequestUnitOfWork = Annotated[SQLAlchemyUnitOfWork, Depends(get_unit_of_work, sc
 @router.post("/orders", status_code=status.HTTP_201_CREATED)
 async def place_order(
     draft: Draft,
-    parts: PartsOf,
+    parts: RequestParts,
     uow: RequestUnitOfWork,
     response: Response,
     idempotency_key: Annotated[str, Header(min_length=1, max_length=255)],
@@ -98,14 +98,14 @@ async def place_order(
 
 
 @router.put("/orders/{order_id}/address")
-async def change_address(order_id: str, new: NewAddress, parts: PartsOf, uow: RequestUnitOfWork) -> Receipt:
+async def change_address(order_id: str, new: NewAddress, parts: RequestParts, uow: RequestUnitOfWork) -> Receipt:
     """Send an order elsewhere."""
     return await parts.orders.change_address(order_id, new.address, new.version, uow)
 
 
 @router.get("/orders/{order_id}")
 async def show_order(
-    order_id: str, parts: PartsOf, after: Annotated[int | None, Query(ge=0, lt=2**63)] = None
+    order_id: str, parts: RequestParts, after: Annotated[int | None, Query(ge=0, lt=2**63)] = None
 ) -> OrderView:
     """Show an order; with `after`, as it is once the event at that position is in the read model."""
     if after is not None:
@@ -118,7 +118,7 @@ async def show_order(
 
 @router.get("/orders")
 async def list_orders(
-    parts: PartsOf,
+    parts: RequestParts,
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> list[OrderView]:
@@ -138,7 +138,7 @@ async def health(request: Request) -> dict[str, str]:
 
 
 @router.get("/ready")
-async def ready(parts: PartsOf) -> dict[str, str]:
+async def ready(parts: RequestParts) -> dict[str, str]:
     """Say whether requests can be served: the database is there, and migrated."""
     try:
         await parts.verify()

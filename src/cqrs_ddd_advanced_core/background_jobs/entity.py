@@ -13,11 +13,9 @@ from cqrs_ddd_advanced_core.background_jobs.ordered_ids import ordered_id
 from cqrs_ddd_advanced_core.background_jobs.status import TRANSITIONS, JobStatus
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_advanced_core.exceptions import InvalidTransitionError
+from cqrs_ddd_advanced_core.storable import BIGINT_MAX, ID_LENGTH, INTEGER_MAX
 
 __all__ = ["BaseBackgroundJob", "JobStatus"]
-
-_INTEGER_MAX = 2**31 - 1
-_BIGINT_MAX = 2**63 - 1
 
 
 class BaseBackgroundJob(BaseModel):
@@ -49,17 +47,17 @@ class BaseBackgroundJob(BaseModel):
 
     model_config = ConfigDict(validate_assignment=True)
 
-    id: str = Field(default_factory=ordered_id, min_length=1, max_length=255)
+    id: str = Field(default_factory=ordered_id, min_length=1, max_length=ID_LENGTH)
     status: JobStatus = JobStatus.PENDING
-    queue: str = Field(default="default", min_length=1, max_length=255)
-    priority: int = Field(default=0, ge=-_INTEGER_MAX, le=_INTEGER_MAX)
+    queue: str = Field(default="default", min_length=1, max_length=ID_LENGTH)
+    priority: int = Field(default=0, ge=-INTEGER_MAX, le=INTEGER_MAX)
     run_at: AwareDatetime | None = None
-    unique_key: str | None = Field(default=None, max_length=255)
-    correlation_id: str | None = Field(default=None, max_length=255)
-    total_items: int = Field(default=0, ge=0, le=_BIGINT_MAX)
-    processed_items: int = Field(default=0, ge=0, le=_BIGINT_MAX)
-    retry_count: int = Field(default=0, ge=0, le=_INTEGER_MAX)
-    max_retries: int = Field(default=3, ge=0, le=_INTEGER_MAX)
+    unique_key: str | None = Field(default=None, max_length=ID_LENGTH)
+    correlation_id: str | None = Field(default=None, max_length=ID_LENGTH)
+    total_items: int = Field(default=0, ge=0, le=BIGINT_MAX)
+    processed_items: int = Field(default=0, ge=0, le=BIGINT_MAX)
+    retry_count: int = Field(default=0, ge=0, le=INTEGER_MAX)
+    max_retries: int = Field(default=3, ge=0, le=INTEGER_MAX)
     result: Any = None
     error: str | None = None
     cancellation_reason: str | None = None

@@ -6,12 +6,11 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
-from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
+from cqrs_ddd_advanced_core.projections.kinds import INTEGER_BITS, ColumnType, Kind
 from cqrs_ddd_advanced_core.projections.literals import fit, render
 from cqrs_ddd_advanced_core.projections.tokens import Reader
 
 _LONGEST_INTEGER = 20  # characters of -2**63, the widest that any column takes
-_INTEGERS = frozenset({Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT})
 _FLOATS = frozenset({Kind.REAL, Kind.DOUBLE})
 
 
@@ -59,9 +58,9 @@ def read_default(reader: Reader, column_type: ColumnType) -> Default | None:
     if reader.take_words("CURRENT_TIMESTAMP"):
         return Default("current_timestamp").fitted(column_type)
     if reader.take_words("TRUE"):
-        return _of_boolean(column_type, value=True)
+        return Default("literal", value=True).fitted(column_type)
     if reader.take_words("FALSE"):
-        return _of_boolean(column_type, value=False)
+        return Default("literal", value=False).fitted(column_type)
     if (number := reader.take("number")) is not None:
         return Default("literal", _number(number, column_type)).fitted(column_type)
     if (string := reader.take("string")) is not None:
@@ -70,10 +69,6 @@ def read_default(reader: Reader, column_type: ColumnType) -> Default | None:
         f"cannot read {reader.rest!r} in {reader.text!r} as a default; "
         "write a number, 'text' in single quotes, TRUE, FALSE, NULL or CURRENT_TIMESTAMP"
     )
-
-
-def _of_boolean(column_type: ColumnType, *, value: bool) -> Default:
-    return Default("literal", value).fitted(column_type)
 
 
 def _of_string(text: str, column_type: ColumnType) -> Default:
@@ -87,7 +82,7 @@ def _number(text: str, column_type: ColumnType) -> int | float | Decimal:
         return _float(text, column_type)
     if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text):
         raise SchemaError(f"DEFAULT {text} does not fit {column_type}: write it without an exponent")
-    if column_type.kind in _INTEGERS and "." not in text and len(text) <= _LONGEST_INTEGER:
+    if column_type.kind in INTEGER_BITS and "." not in text and len(text) <= _LONGEST_INTEGER:
         return int(text)
     return Decimal(text)
 

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     BYTEA = "BYTEA"
 
 
+INTEGER_BITS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}  # beside the sign
+
 # Both are stored one way only: times are always aware, documents are binary JSON where there is such a thing.
 _SPELLINGS = {Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE", Kind.JSON: "JSONB"}
 

@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
-from cqrs_ddd_advanced_core.projections.kinds import MAX_PRECISION, ColumnType, Kind
+from cqrs_ddd_advanced_core.projections.kinds import INTEGER_BITS, MAX_PRECISION, ColumnType, Kind
+from cqrs_ddd_advanced_core.storable import unstorable
 
-_RANGES = {Kind.SMALLINT: 2**15, Kind.INTEGER: 2**31, Kind.BIGINT: 2**63}
 # Arithmetic that refuses to round: a digit more than any column holds is an error, not a nearby value.
 _EXACT = Context(prec=2 * MAX_PRECISION, traps=[Inexact, InvalidOperation])
 
@@ -81,10 +81,9 @@ def _shown(value: object) -> str:
 def _fit_text(column_type: ColumnType, value: object) -> str:
     if not isinstance(value, str):
         raise SchemaError("it takes a string")
-    if "\0" in value:
-        raise SchemaError("NUL characters cannot be stored")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise SchemaError("lone surrogates cannot be stored")
+    found = unstorable(value)
+    if found is not None:
+        raise SchemaError(f"{found} cannot be stored")
     if column_type.length is not None and len(value) > column_type.length:
         raise SchemaError(f"it is {len(value)} characters long")
     return str.__str__(value)  # the plain text of a StrEnum member
@@ -93,7 +92,7 @@ def _fit_text(column_type: ColumnType, value: object) -> str:
 def _fit_integer(column_type: ColumnType, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise SchemaError("it takes an integer")
-    limit = _RANGES[column_type.kind]
+    limit = 2 ** INTEGER_BITS[column_type.kind]
     if not -limit <= value < limit:
         raise SchemaError(f"it takes {-limit} to {limit - 1}")
     return int(value)  # the plain number of an IntEnum member

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from cqrs_ddd_advanced_core.exceptions import SchemaError
+from cqrs_ddd_advanced_core.storable import ID_LENGTH, unstorable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from cqrs_ddd_advanced_core.events import StoredEvent
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 
-MAX_NAME_LENGTH = 255
 EVERY_OTHER = "*"
 
 Row: TypeAlias = dict[str, Any]
@@ -123,9 +123,9 @@ class Projection:
         *,
         aggregate_types: Iterable[str] | None = None,
     ) -> None:
-        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
-            raise SchemaError(f"a projection's name has 1 to {MAX_NAME_LENGTH} characters, not {name!r}")
-        if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        if not isinstance(name, str) or not 1 <= len(name) <= ID_LENGTH:
+            raise SchemaError(f"a projection's name has 1 to {ID_LENGTH} characters, not {name!r}")
+        if unstorable(name) is not None:
             raise SchemaError(f"a projection's name has no NUL and no lone surrogates: {name!r}")
         self.name = name
         self.schema = schema

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_advanced_core.exceptions import InvalidTransitionError
 from cqrs_ddd_advanced_core.sagas.status import TRANSITIONS, SagaStatus
+from cqrs_ddd_advanced_core.storable import ID_LENGTH
 
 _LONGEST_TIMEOUT = timedelta(days=365_000)
 
@@ -19,8 +20,8 @@ class SagaLifecycle(BaseModel):
 
     model_config = ConfigDict(validate_assignment=True)
 
-    id: str = Field(default_factory=lambda: str(uuid4()), min_length=1, max_length=255)
-    correlation_id: str | None = Field(default=None, max_length=255)
+    id: str = Field(default_factory=lambda: str(uuid4()), min_length=1, max_length=ID_LENGTH)
+    correlation_id: str | None = Field(default=None, max_length=ID_LENGTH)
     status: SagaStatus = SagaStatus.PENDING
     timeout_at: AwareDatetime | None = None
     reason: str | None = None

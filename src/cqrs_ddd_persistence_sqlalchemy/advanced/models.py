@@ -84,6 +84,11 @@ job_schedules = sa.Table(
 )
 
 
+def _only_where(condition: str) -> dict[str, Any]:
+    """Return the options of an index over some rows only. Statements must spell the condition in the same way."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
+
+
 class SagaStateModel(Base):
     """A saga: its state without the history, the history, and what is looked for in columns of its own."""
 
@@ -115,22 +120,15 @@ class SagaStateModel(Base):
             "ix_sagas_deadlines",
             "saga_type",
             "timeout_at",
-            postgresql_where=sa.text("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
-            sqlite_where=sa.text("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
+            **_only_where("status = 'SUSPENDED' AND timeout_at IS NOT NULL"),
         ),
         sa.Index(
             "ix_sagas_due",
             "saga_type",
             "lease_until",
-            postgresql_where=sa.text("status IN ('RUNNING', 'COMPENSATING')"),
-            sqlite_where=sa.text("status IN ('RUNNING', 'COMPENSATING')"),
+            **_only_where("status IN ('RUNNING', 'COMPENSATING')"),
         ),
     )
-
-
-def _only_where(condition: str) -> dict[str, Any]:
-    """Return the options of an index over some rows only. Statements must spell the condition in the same way."""
-    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 
 class BackgroundJobModel(Base):

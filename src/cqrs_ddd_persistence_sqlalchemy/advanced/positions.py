@@ -128,7 +128,7 @@ class SQLAlchemyProjectionPositionStore:
         async with self._scope.read(uow) as connection:
             return {row.projection_name: row.position for row in await connection.execute(statement)}
 
-    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:  # noqa: ASYNC109
+    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:
         """Return the position that a projection has reached, once that is as far as `position`: read your writes.
 
         It polls in short transactions of its own, so call it outside of units of work: what an open one appended is

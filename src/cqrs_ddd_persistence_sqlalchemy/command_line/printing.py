@@ -16,11 +16,6 @@ _BAR_WIDTH = 30
 _SHORT_BAR_WIDTH = 10
 
 
-def as_text(rows: Sequence[Any]) -> str:
-    """Return dataclasses as a JSON list; times in ISO 8601."""
-    return json.dumps([asdict(row) for row in rows], default=lambda moment: moment.isoformat(), indent=2)
-
-
 def as_table(
     rows: Sequence[Any], columns: Sequence[str], *, computed: Mapping[str, Callable[[Any], str]] | None = None
 ) -> str:
@@ -44,24 +39,69 @@ def as_table(
     return "\n".join(text.rstrip() for text in texts)
 
 
-def as_record(row: Any) -> str:
-    """Return a dataclass as lines of name and value, whole."""
+def as_bar(done: int, of: int) -> str:
+    """Return a bar with the numbers beside it; "-" where nobody knows how much there is."""
+    if not of:
+        return str(done) if done else "-"
+    return _drawn(done, of, _SHORT_BAR_WIDTH)
+
+
+def say_rows(
+    rows: Sequence[Any],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    computed: Mapping[str, Callable[[Any], str]] | None = None,
+) -> None:
+    """Print dataclasses: `as_table` for people, JSON for scripts."""
+    say(_json(rows) if as_json else as_table(rows, columns, computed=computed))
+
+
+def say_record(row: Any, *, as_json: bool) -> None:
+    """Print one dataclass, whole: lines of name and value for people, a JSON list of it for scripts."""
+    say(_json([row]) if as_json else _record(row))
+
+
+def say(text: str) -> None:
+    """Print to standard output."""
+    print(text, flush=True)
+
+
+class Bar:
+    """A bar on standard error, where that is a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+        self._begun = False
+
+    def show(self, done: int, of: int) -> None:
+        """Draw it again; say where it begins, if that is in the middle."""
+        if not self._begun and done:
+            print(f"going on at position {done}", file=sys.stderr)
+        self._begun = True
+        if self._shows:
+            sys.stderr.write(f"\r{_drawn(done, of, _BAR_WIDTH)}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shows:
+            sys.stderr.write("\n")
+
+
+def _json(rows: Sequence[Any]) -> str:
+    return json.dumps([asdict(row) for row in rows], default=lambda moment: moment.isoformat(), indent=2)
+
+
+def _record(row: Any) -> str:
     values = {name: value for name, value in asdict(row).items() if value is not None}
     width = max(len(name) for name in values)
     return "\n".join(f"{name.replace('_', ' ').ljust(width)}  {_whole(value)}" for name, value in values.items())
 
 
-def as_bar(done: int, of: int) -> str:
-    """Return a bar with the numbers beside it; "-" where nobody knows how much there is."""
-    if not of:
-        return str(done) if done else "-"
-    filled = min(_SHORT_BAR_WIDTH, _SHORT_BAR_WIDTH * done // of)
-    return f"[{'#' * filled}{'.' * (_SHORT_BAR_WIDTH - filled)}] {done:,} of {of:,}"
-
-
-def say(text: str) -> None:
-    """Print to standard output."""
-    print(text, flush=True)  # noqa: T201
+def _drawn(done: int, of: int, width: int) -> str:
+    filled = min(width, width * done // of) if of else width
+    return f"[{'#' * filled}{'.' * (width - filled)}] {done:,} of {of:,}"
 
 
 def _whole(value: Any) -> str:
@@ -85,27 +125,3 @@ def _cell(value: Any) -> str:
             return value.isoformat(" ", "seconds")
     text = " ".join(str(value).split())
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
-
-
-class Bar:
-    """A bar on standard error, where that is a terminal; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
-        self._begun = False
-
-    def show(self, done: int, of: int) -> None:
-        """Draw it again; say where it begins, if that is in the middle."""
-        if not self._begun and done:
-            print(f"going on at position {done}", file=sys.stderr)  # noqa: T201
-        self._begun = True
-        if self._shows:
-            filled = _BAR_WIDTH * done // of if of else _BAR_WIDTH
-            bar = "#" * filled + "." * (_BAR_WIDTH - filled)
-            sys.stderr.write(f"\r[{bar}] {done:,} of {of:,}")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._shows:
-            sys.stderr.write("\n")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, async_url, configure_engine
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 from cqrs_ddd_persistence_sqlalchemy.schema.configuration import (
     ConfigurationError,
     add_config_options,
     configured_url,
+    given_url,
     load_config,
 )
 
@@ -60,12 +60,7 @@ def add_database_options(parser: argparse.ArgumentParser) -> None:
 @asynccontextmanager
 async def database(options: argparse.Namespace) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """Open the database that a command was told; the configuration is asked only where nothing else says which."""
-    if options.url:
-        url = async_url(options.url, "--url")
-    elif os.environ.get("DATABASE_URL"):
-        url = async_url(os.environ["DATABASE_URL"], "DATABASE_URL")
-    else:
-        url = configured_url(load_config(options.config, options.section), None, "--url")
+    url = given_url(options.url, "--url") or configured_url(load_config(options.config, options.section))
     if options.schema is not None and not DIALECTS[url.get_backend_name()].has_schemas:
         raise ConfigurationError(
             f"--schema {options.schema}: SQLite has no schemas; give each tenant a file of its own, with --url or "
@@ -79,5 +74,5 @@ async def database(options: argparse.Namespace) -> AsyncIterator[async_sessionma
 
 
 def _failed(message: str, code: int = 2) -> int:
-    print(f"FAILED: {message}", file=sys.stderr)  # noqa: T201
+    print(f"FAILED: {message}", file=sys.stderr)
     return code

@@ -133,7 +133,7 @@ def column_value(column: sa.Column[Any], value: Any, name: str) -> Any:
     """
     if value is None:
         return None
-    if isinstance(column.type, sa.JSON) or _is_json(column.type):
+    if _is_json(column.type):
         return jsonable(value, name)
     if isinstance(value, Enum) and not isinstance(column.type, sa.Enum):
         return value.value
@@ -193,5 +193,5 @@ def _validation_key(name: str, alias: str | AliasPath | AliasChoices | None) -> 
     return alias if isinstance(alias, str) else name
 
 
-def _is_json(type_: Any) -> bool:
-    return isinstance(getattr(type_, "impl", None), sa.JSON)
+def _is_json(type_: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(type_, sa.JSON) or (isinstance(type_, sa.TypeDecorator) and isinstance(type_.impl, sa.JSON))

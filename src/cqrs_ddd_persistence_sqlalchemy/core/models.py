@@ -7,6 +7,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
+from cqrs_ddd_advanced_core import storable
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import BigIntegerKey, JSONDocument, UTCDateTime
 
 NAMING_CONVENTION = {
@@ -17,7 +18,7 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-ID_LENGTH = 255
+ID_LENGTH = storable.ID_LENGTH
 
 
 class Base(DeclarativeBase):

@@ -107,26 +107,6 @@ class SQLAlchemyRepository(Generic[T, ID]):
         """
         return await self._store(entity, uow)
 
-    async def _store(
-        self,
-        entity: T,
-        uow: SQLAlchemyUnitOfWork | None,
-        further: Callable[[AsyncConnection], Mapping[str, Any]] = lambda _: {},
-    ) -> T:
-        """Insert or update an entity, with further values by attribute that only the database knows."""
-        self._rows.check_class(entity)
-        values = self._row_values(entity)
-        expected = stored_version(entity)
-        async with self._scope.write(uow, single=self._is_written_at_once(entity)) as connection:
-            values |= {**self._computed(entity, connection), **further(connection)}
-            if expected is None:
-                await self._insert(connection, values)
-            else:
-                await self._update(connection, values, expected)
-            self._stamp(synchronous(connection), entity, (expected or 0) + 1)
-            await self._written(connection, entity)
-        return entity
-
     async def save(self, entity: T, *, uow: SQLAlchemyUnitOfWork | None = None) -> T:
         """Do what `add` does."""
         return await self.add(entity, uow=uow)
@@ -195,6 +175,26 @@ class SQLAlchemyRepository(Generic[T, ID]):
                 await self._raise_conflict(connection, entity_id, expected_version)
             return False
 
+    async def _store(
+        self,
+        entity: T,
+        uow: SQLAlchemyUnitOfWork | None,
+        further: Callable[[AsyncConnection], Mapping[str, Any]] = lambda _: {},
+    ) -> T:
+        """Insert or update an entity, with further values by attribute that only the database knows."""
+        self._rows.check_class(entity)
+        values = self._row_values(entity)
+        expected = stored_version(entity)
+        async with self._scope.write(uow, single=self._is_written_at_once(entity)) as connection:
+            values |= {**self._computed(entity, connection), **further(connection)}
+            if expected is None:
+                await self._insert(connection, values)
+            else:
+                await self._update(connection, values, expected)
+            self._stamp(synchronous(connection), entity, (expected or 0) + 1)
+            await self._written(connection, entity)
+        return entity
+
     async def _select(
         self,
         *conditions: sa.ColumnElement[bool],
@@ -252,7 +252,7 @@ class SQLAlchemyRepository(Generic[T, ID]):
             await self._raise_conflict(connection, values[self._rows.id_attribute], None)
             async with self._violations_named(connection):
                 # It says so, or succeeds as the other row is gone.
-                await connection.execute(self._statements.insert_or_raise(connection, values))
+                await self._statements.insert_or_raise(connection, values)
 
     async def _update(self, connection: AsyncConnection, values: dict[str, Any], expected: int) -> None:
         async with self._violations_named(connection):

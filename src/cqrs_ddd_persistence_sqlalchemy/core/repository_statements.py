@@ -41,15 +41,12 @@ class EntityStatements:
 
     async def insert(self, connection: AsyncConnection, values: dict[str, Any]) -> bool:
         """Insert a row with version 1; False where any other row stands in the way."""
-        now = dialect_of(connection).now
-        values = values | dict.fromkeys({UPDATED_AT, CREATED_AT} & self._rows.columns.keys(), now)
-        return bool(await self._execute(connection, values, {}, self._insert))
+        return bool(await self._execute(connection, self._timed(connection, values), {}, self._insert))
 
-    def insert_or_raise(self, connection: AsyncConnection, values: dict[str, Any]) -> Any:
-        """Return a statement that tells by an error what stands in the way of a row."""
-        now = dialect_of(connection).now
-        values = values | dict.fromkeys({UPDATED_AT, CREATED_AT} & self._rows.columns.keys(), now)
-        return sa.insert(self._rows.table).values({**self._by_column(values), self._rows.columns[VERSION]: 1})
+    async def insert_or_raise(self, connection: AsyncConnection, values: dict[str, Any]) -> None:
+        """Insert a row with version 1; the database's error says what stands in its way."""
+        row = {**self._by_column(self._timed(connection, values)), self._rows.columns[VERSION]: 1}
+        await connection.execute(sa.insert(self._rows.table).values(row))
 
     async def update(self, connection: AsyncConnection, values: dict[str, Any], expected: int) -> bool:
         """Change a row that has the expected version, which is counted up; False where there is none."""
@@ -90,6 +87,10 @@ class EntityStatements:
         version = self._rows.columns[VERSION]
         statement = sa.update(self._rows.table).values(self._by_column(values) | {version: version + 1})
         return statement.where(self._is_it, version == sa.bindparam(_EXPECTED, type_=version.type), *self._conditions)
+
+    def _timed(self, connection: AsyncConnection, values: dict[str, Any]) -> dict[str, Any]:
+        now = dialect_of(connection).now
+        return values | dict.fromkeys({UPDATED_AT, CREATED_AT} & self._rows.columns.keys(), now)
 
     def _by_column(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         return {self._rows.columns[name]: value for name, value in values.items()}

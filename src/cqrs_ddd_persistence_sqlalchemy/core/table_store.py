@@ -25,6 +25,7 @@ class TableStore:
         schema: the database schema of the table; the connection's default when omitted.
     """
 
+    #: The table, as it stands in the connection's default schema.
     _of: ClassVar[sa.Table]
 
     def __init__(

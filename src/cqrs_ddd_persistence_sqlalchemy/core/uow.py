@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import event
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import only_for_foreign_statements
+from cqrs_ddd_persistence_sqlalchemy.core.joining import JoinedByStores
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
@@ -19,10 +19,10 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     may_write,
     release_shared_connection,
 )
-from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
     from sqlalchemy.engine import Connection, Engine
@@ -35,7 +35,7 @@ CommitCallback: TypeAlias = "Callable[[], Any]"
 logger = logging.getLogger(__name__)
 
 
-class SQLAlchemyUnitOfWork:
+class SQLAlchemyUnitOfWork(JoinedByStores):
     """One transaction, opened with `async with`, that every operation given `uow=` joins.
 
     Leaving the block normally commits what is pending; leaving it with an exception rolls back. `commit()` and
@@ -54,20 +54,15 @@ class SQLAlchemyUnitOfWork:
     def __init__(self, session_factory: SessionFactory | None = None, *, session: AsyncSession | None = None) -> None:
         if (session_factory is None) == (session is None):
             raise UnitOfWorkError("pass either a session_factory, such as async_sessionmaker(engine), or session=")
+        super().__init__()
         self.session_factory = session_factory
         self.given_session = session
         self._open = False
         self._session: AsyncSession | None = None
         self._shared_engine: Engine | None = None
-        self._conflict: OptimisticConcurrencyError | None = None
-        self._has_written = False
         self._callbacks: list[CommitCallback] = []
-        self._before_commit: list[Callable[[], Awaitable[None]]] = []
-        self._closing = False
+        # Kept, as each look at a method makes another object of it: what is removed must be what was listened with.
         self._handler: Callable[[Session, SessionTransaction, Connection], None] = self._begun
-        self._user: asyncio.Task[Any] | None = None
-        self._unused = asyncio.Event()
-        self._unused.set()
 
     @property
     def is_open(self) -> bool:
@@ -158,45 +153,6 @@ class SQLAlchemyUnitOfWork:
             with self.used_by_this_task():
                 await self._roll_back()
 
-    @contextmanager
-    def used_by_this_task(self) -> Iterator[None]:
-        """Refuse what would interleave two tasks' statements in one transaction.
-
-        Raises:
-            UnitOfWorkError: while another task's operation is under way.
-        """
-        task = asyncio.current_task()
-        other = self._user is not task and (self._user is not None or self._closing)
-        if other:
-            raise UnitOfWorkError(
-                "two tasks use one open unit of work at once: give each task its own, or await them one by one"
-            )
-        outer, self._user = self._user, task
-        self._unused.clear()
-        try:
-            yield
-        finally:
-            self._user = outer
-            if outer is None:
-                self._unused.set()
-
-    @contextmanager
-    def calling_before_commit(self, callback: Callable[[], Awaitable[None]]) -> Iterator[None]:
-        """Call back before each commit inside the block."""
-        self._before_commit.append(callback)
-        try:
-            yield
-        finally:
-            self._before_commit.remove(callback)
-
-    def note_write(self) -> None:
-        """Remember that there is something to lose."""
-        self._has_written = True
-
-    def note_conflict(self, conflict: OptimisticConcurrencyError) -> None:
-        """Remember a conflict: unless the caller commits or rolls back knowingly, the block ends in a rollback."""
-        self._conflict = conflict
-
     async def _commit(self) -> list[CommitCallback]:
         if self._session is not None:
             if has_failed(self._session):
@@ -261,21 +217,6 @@ class SQLAlchemyUnitOfWork:
         finally:
             release_shared_connection(self._shared_engine)
             self._shared_engine = None
-
-    async def _other_task_has_straggled(self) -> bool:
-        """Let an operation that another task has under way end: a rollback under it would corrupt the connection."""
-        if self._user is None or self._user is asyncio.current_task():
-            return False
-        self._closing = True
-        cancelled: asyncio.CancelledError | None = None
-        while self._user is not None:
-            try:
-                await self._unused.wait()
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        return True
 
     def _warn_of_discarded_writes(self) -> None:
         session = self._session

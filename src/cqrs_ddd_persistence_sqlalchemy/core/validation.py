@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cqrs_ddd_advanced_core import storable
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-BIGINT_MAX = 2**63 - 1
+BIGINT_MAX = storable.BIGINT_MAX
 
 
 def check_count(name: str, value: object) -> int:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyJobControl
-from cqrs_ddd_persistence_sqlalchemy.command_line.printing import as_bar, as_record, as_table, as_text, say
+from cqrs_ddd_persistence_sqlalchemy.command_line.printing import as_bar, as_table, say, say_record, say_rows
 from cqrs_ddd_persistence_sqlalchemy.command_line.running import add_database_options, database, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from cqrs_ddd_persistence_sqlalchemy.advanced import JobInfo
 
 COMMAND = "python -m cqrs_ddd_persistence_sqlalchemy.jobs"
 _LISTED = ("id", "job_type", "queue", "status", "progress", "retry_count", "due_at", "worker_id", "error")
+_COMPUTED: Mapping[str, Callable[[JobInfo], str]] = {
+    "progress": lambda job: as_bar(job.processed_items, job.total_items)
+}
 _COUNTED = ("job_type", "queue", "pending", "running", "completed", "failed", "cancelled", "waiting_seconds")
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -65,18 +68,17 @@ async def _run(options: argparse.Namespace) -> int:
         control = SQLAlchemyJobControl(session_factory, schema=options.schema)
         match options.command:
             case "list":
-                found = await _found(control, options)
-                say(as_text(found) if options.json else _table(found))
+                say_rows(await _found(control, options), _LISTED, as_json=options.json, computed=_COMPUTED)
             case "watch":
                 await _watch(control, options)
             case "stats":
-                counts = await control.stats()
-                say(as_text(counts) if options.json else as_table(counts, _COUNTED))
+                say_rows(await control.stats(), _COUNTED, as_json=options.json)
             case "show":
                 job = await control.get(options.id)
                 if job is None:
-                    return _missing(options.id)
-                say(as_text([job]) if options.json else as_record(job))
+                    say(f"{options.id}: there is no such job")
+                    return 1
+                say_record(job, as_json=options.json)
             case "retry":
                 return await _each(options.ids, control.retry, "waits to be run again", "FAILED or CANCELLED")
             case "cancel":
@@ -95,7 +97,7 @@ async def _watch(control: SQLAlchemyJobControl, options: argparse.Namespace) -> 
     while options.times is None or times < options.times:
         if times:
             await asyncio.sleep(options.seconds)
-        table = _table(await _found(control, options))
+        table = as_table(await _found(control, options), _LISTED, computed=_COMPUTED)
         counts = as_table(await control.stats(), _COUNTED)
         say(f"{_CLEAR if sys.stdout.isatty() else ''}{counts}\n\n{table}")
         times += 1
@@ -111,16 +113,6 @@ async def _each(ids: Sequence[str], change: Callable[[str], Awaitable[bool]], do
         say(f"{job_id} {done}" if changed else problem)
         missing = missing if changed else 1
     return missing
-
-
-def _missing(job_id: str) -> int:
-    say(f"{job_id}: there is no such job")
-    return 1
-
-
-def _table(jobs: Sequence[JobInfo]) -> str:
-    bars = {id(job): as_bar(job.processed_items, job.total_items) for job in jobs}
-    return as_table(jobs, _LISTED, computed={"progress": lambda job: bars[id(job)]})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyDeadLetterStore, SQLAlchemyProjectionControl
-from cqrs_ddd_persistence_sqlalchemy.command_line.printing import Bar, as_table, as_text, say
+from cqrs_ddd_persistence_sqlalchemy.command_line.printing import Bar, say, say_rows
 from cqrs_ddd_persistence_sqlalchemy.command_line.running import add_database_options, database, run_command
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PROJECTIONS_COMMAND
 from cqrs_ddd_persistence_sqlalchemy.projections.running import run_until_told
@@ -84,7 +84,7 @@ async def _run(options: argparse.Namespace) -> int:
         match options.command:
             case "status":
                 found = await control.status()
-                say(as_text(found) if options.json else as_table(found, _STATUS))
+                say_rows(found, _STATUS, as_json=options.json)
                 return int(any(each.state == "paused" for each in found))
             case "run":
                 chosen = chosen_projections(config, options.names)
@@ -104,7 +104,7 @@ async def _run(options: argparse.Namespace) -> int:
                 say("resumed" if await control.resume(options.name) else "was not paused")
             case "parked":
                 rows = await letters.parked(options.name, limit=options.limit)
-                say(as_text(rows) if options.json else as_table(rows, _LETTERS))
+                say_rows(rows, _LETTERS, as_json=options.json)
             case "replay":
                 count = await letters.request_replay(options.name, options.positions or None)
                 say(f"{count} events will be tried again by the projection's runner")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from typing import TYPE_CHECKING
 
 from cqrs_ddd_persistence_sqlalchemy.advanced import ProjectionRunner
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.signals import forget_signals, stop_at_signals
 from cqrs_ddd_persistence_sqlalchemy.core import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 
 if TYPE_CHECKING:
@@ -44,14 +44,8 @@ async def run_until_told(
         )
         for projection in projections
     ]
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        for runner in runners:
-            runner.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    for runner in runners:
+        stop_at_signals(runner)
     logger.info("running %s", ", ".join(projection.name for projection in projections))
     try:
         async with asyncio.TaskGroup() as group:
@@ -59,3 +53,6 @@ async def run_until_told(
                 group.create_task(runner.run())
     except* Exception as failures:  # noqa: BLE001  (one is passed on as it is)
         raise failures.exceptions[0] from None
+    finally:
+        for runner in runners:
+            forget_signals(runner)

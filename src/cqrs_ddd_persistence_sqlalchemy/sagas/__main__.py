@@ -7,7 +7,7 @@ import sys
 
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySagaControl
-from cqrs_ddd_persistence_sqlalchemy.command_line.printing import as_record, as_table, as_text, say
+from cqrs_ddd_persistence_sqlalchemy.command_line.printing import say, say_record, say_rows
 from cqrs_ddd_persistence_sqlalchemy.command_line.running import add_database_options, database, run_command
 
 COMMAND = "python -m cqrs_ddd_persistence_sqlalchemy.sagas"
@@ -46,16 +46,15 @@ async def _run(options: argparse.Namespace) -> int:
         match options.command:
             case "list":
                 found = await control.list(status=options.status, saga_type=options.type, limit=options.limit)
-                say(as_text(found) if options.json else as_table(found, _LISTED))
+                say_rows(found, _LISTED, as_json=options.json)
             case "stats":
-                counts = await control.stats()
-                say(as_text(counts) if options.json else as_table(counts, _COUNTED))
+                say_rows(await control.stats(), _COUNTED, as_json=options.json)
             case "show":
                 saga = await control.get(options.id)
                 if saga is None:
                     say(f"{options.id}: there is no such saga")
                     return 1
-                say(as_text([saga]) if options.json else as_record(saga))
+                say_record(saga, as_json=options.json)
     return 0
 
 

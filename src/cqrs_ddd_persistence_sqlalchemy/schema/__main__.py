@@ -32,10 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _check(config)
         written = write_library_revision(config, message=options.message, version_path=options.version_path)
     except CommandError as error:
-        print(f"FAILED: {error}", file=sys.stderr)  # noqa: T201
+        print(f"FAILED: {error}", file=sys.stderr)
         return 2
     if written is None:  # otherwise Alembic has said what it wrote
-        print("the revisions come to the newest one already")  # noqa: T201
+        print("the revisions come to the newest one already")
     return 0
 
 
@@ -56,11 +56,11 @@ def _parser() -> argparse.ArgumentParser:
 def _check(config: Config) -> int:
     changes = unrecorded_changes(config)
     for change in changes:
-        print(change)  # noqa: T201
+        print(change)
     if changes:
         follows = is_own_environment(ScriptDirectory.from_config(config))
         command = f"{COMMAND} revision" if follows else 'alembic revision --autogenerate -m "..."'
-        print(f"run: {command}", file=sys.stderr)  # noqa: T201
+        print(f"run: {command}", file=sys.stderr)
     return 1 if changes else 0
 
 

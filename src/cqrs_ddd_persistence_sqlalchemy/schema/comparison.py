@@ -14,7 +14,7 @@ from cqrs_ddd_advanced_core.projections.column_types import parse_column
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table, sql_type
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, identifier
 from cqrs_ddd_persistence_sqlalchemy.schema.inspection import TableShape, UniqueKey, table_shape, wanted_shape
-from cqrs_ddd_persistence_sqlalchemy.schema.rendering import COLON
+from cqrs_ddd_persistence_sqlalchemy.schema.rendering import colons_escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -213,7 +213,7 @@ class Comparison:
 
 
 def _text(sql: str) -> sa.TextClause:
-    return sa.text(sql.replace(":", COLON))
+    return sa.text(colons_escaped(sql))
 
 
 def _by_name(named: Iterable[Any]) -> list[Any]:

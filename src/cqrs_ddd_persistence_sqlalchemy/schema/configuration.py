@@ -42,7 +42,7 @@ def load_config(path: str | None, section: str) -> Config:
     """
     path = path or os.environ.get("ALEMBIC_CONFIG")
     files = [path] if path else ["alembic.ini", "pyproject.toml"]
-    present = [each for each in files if os.path.exists(each)]  # noqa: PTH110
+    present = [each for each in files if Path(each).exists()]
     if not present:
         raise CommandError(f"there is no {' or '.join(files)} here: run it where you run alembic, or pass -c")
     toml = [each for each in present if each.endswith(".toml")]
@@ -57,6 +57,17 @@ def chain_of(config: Config) -> ScriptDirectory:
     return script
 
 
+def refuse_several_heads(script: ScriptDirectory) -> None:
+    """Stop where a chain forks, so that nobody can say which revision comes last.
+
+    Raises:
+        CommandError: naming the heads.
+    """
+    heads = script.get_heads()
+    if len(heads) > 1:
+        raise CommandError(f"there are {len(heads)} heads, {', '.join(heads)}; run: alembic merge heads")
+
+
 def prepare_imports(config: Config) -> None:
     """Let modules be found beside the configuration, unless prepend_sys_path says where they are."""
     found = config.config_file_name or config.toml_file_name
@@ -66,20 +77,28 @@ def prepare_imports(config: Config) -> None:
             sys.path.insert(0, folder)
 
 
-def configured_url(config: Config, given: str | None, option: str) -> URL:
-    """Return the database: the one given by an option, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default.
+def given_url(given: str | None, option: str) -> URL | None:
+    """Return the database that an option gives, else DATABASE_URL; None where neither is there.
 
     Raises:
         CommandError: naming the one that cannot be used.
     """
-    for text, source in (
-        (given, option),
-        (os.environ.get("DATABASE_URL"), "DATABASE_URL"),
-        (config.get_alembic_option("sqlalchemy.url"), "sqlalchemy.url in the configuration"),
-    ):
-        if text:
-            try:
-                return async_url(text, source)
-            except ValueError as error:
-                raise CommandError(str(error)) from None
-    return async_url(DEFAULT_URL)
+    if given:
+        return _url(given, option)
+    return _url(os.environ["DATABASE_URL"], "DATABASE_URL") if os.environ.get("DATABASE_URL") else None
+
+
+def configured_url(config: Config) -> URL:
+    """Return the database where nothing else says which: the configuration's sqlalchemy.url, or the embedded default.
+
+    Raises:
+        CommandError: it cannot be used.
+    """
+    return _url(config.get_alembic_option("sqlalchemy.url") or DEFAULT_URL, "sqlalchemy.url in the configuration")
+
+
+def _url(text: str, source: str) -> URL:
+    try:
+        return async_url(text, source)
+    except ValueError as error:
+        raise CommandError(str(error)) from None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
+from cqrs_ddd_advanced_core.projections.kinds import INTEGER_BITS, ColumnType, Kind
 
-_INTEGERS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}  # bits beside the sign
 _TEXTS = frozenset({Kind.VARCHAR, Kind.TEXT})
 
 
@@ -38,7 +37,7 @@ def conversion(old: ColumnType, new: ColumnType) -> Conversion | None:
         return _of_arrays(old, new)
     if old.kind in _TEXTS and new.kind in _TEXTS:
         return _too_long(old, new)
-    if old.kind in _INTEGERS:
+    if old.kind in INTEGER_BITS:
         return _from_integer(old, new)
     if old.kind is Kind.DECIMAL:
         return _from_decimal(old, new)
@@ -46,7 +45,7 @@ def conversion(old: ColumnType, new: ColumnType) -> Conversion | None:
 
 
 def _from_others(old: ColumnType, new: ColumnType) -> Conversion | None:
-    if old.kind in _TEXTS and new.kind in _INTEGERS:
+    if old.kind in _TEXTS and new.kind in INTEGER_BITS:
         return Conversion(
             misfit="{column} IS NOT NULL AND CASE WHEN {column} ~ '^(0|-?[1-9][0-9]*)$'"
             f" THEN CAST({{column}} AS NUMERIC) NOT {_range(new.kind)} ELSE TRUE END",
@@ -54,7 +53,7 @@ def _from_others(old: ColumnType, new: ColumnType) -> Conversion | None:
             f" OR CAST({{column}} AS INTEGER) NOT {_range(new.kind)}",
             using="{column}::{type}",
         )
-    if old.kind is Kind.BOOLEAN and new.kind in _INTEGERS:
+    if old.kind is Kind.BOOLEAN and new.kind in INTEGER_BITS:
         return Conversion(using="{column}::INTEGER")
     return None
 
@@ -62,7 +61,7 @@ def _from_others(old: ColumnType, new: ColumnType) -> Conversion | None:
 def _of_arrays(old: ColumnType, new: ColumnType) -> Conversion | None:
     """Elements cannot be looked at one by one in the same words on both databases, so all of them have to fit."""
     kinds = {old.kind, new.kind}
-    if not (old.array and new.array and (kinds <= _TEXTS or kinds <= set(_INTEGERS))):
+    if not (old.array and new.array and (kinds <= _TEXTS or kinds <= set(INTEGER_BITS))):
         return None
     of_elements = conversion(replace(old, array=False), replace(new, array=False))
     return of_elements if of_elements == Conversion() else None
@@ -75,14 +74,14 @@ def _too_long(old: ColumnType, new: ColumnType) -> Conversion:
 
 
 def _from_integer(old: ColumnType, new: ColumnType) -> Conversion | None:
-    if new.kind in _INTEGERS:
-        fits = _INTEGERS[old.kind] <= _INTEGERS[new.kind]
+    if new.kind in INTEGER_BITS:
+        fits = INTEGER_BITS[old.kind] <= INTEGER_BITS[new.kind]
         return Conversion(None if fits else f"{{column}} NOT {_range(new.kind)}")
     if new.kind is Kind.DECIMAL:
-        fits = 2 ** _INTEGERS[old.kind] < 10 ** _whole_digits(new)
+        fits = 2 ** INTEGER_BITS[old.kind] < 10 ** _whole_digits(new)
         return Conversion(None if fits else _too_large(new))
     if new.kind in _TEXTS:
-        fits = new.length is None or len(str(-(2 ** _INTEGERS[old.kind]))) <= new.length
+        fits = new.length is None or len(str(-(2 ** INTEGER_BITS[old.kind]))) <= new.length
         return Conversion(None if fits else f"length(CAST({{column}} AS TEXT)) > {new.length}")
     if new.kind is Kind.BOOLEAN:
         return Conversion("{column} NOT IN (0, 1)", using="{column}::INTEGER::BOOLEAN")
@@ -90,7 +89,7 @@ def _from_integer(old: ColumnType, new: ColumnType) -> Conversion | None:
 
 
 def _from_decimal(old: ColumnType, new: ColumnType) -> Conversion | None:
-    if new.kind in _INTEGERS:
+    if new.kind in INTEGER_BITS:
         return Conversion(f"{{column}} <> round({{column}}) OR {{column}} NOT {_range(new.kind)}")
     if new.kind is not Kind.DECIMAL:
         return None
@@ -111,5 +110,5 @@ def _too_large(decimal: ColumnType) -> str:
 
 
 def _range(kind: Kind) -> str:
-    bits = _INTEGERS[kind]
+    bits = INTEGER_BITS[kind]
     return f"BETWEEN {-(2**bits)} AND {2**bits - 1}"

@@ -10,7 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy import event
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import TableRef, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.schema.rendering import COLON
+from cqrs_ddd_persistence_sqlalchemy.schema.rendering import colons_escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def nothing_lost(connection: Connection, *, drops_refused: bool) -> Iterator[Non
 def _escape_default(_inspector: object, _table: object, column: Any) -> None:
     """Keep SQLAlchemy from reading a colon in a default as the beginning of a parameter, for which it writes NULL."""
     if column["default"] is not None:
-        column["default"] = column["default"].replace(":", COLON)
+        column["default"] = colons_escaped(column["default"])
 
 
 def _refuse_drop(connection: Connection, table: sa.Table) -> None:

@@ -18,9 +18,9 @@ from cqrs_ddd_persistence_sqlalchemy.schema import locking, rendering
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, library_revisions
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import schema_errors_in_one_line
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import checked_schema, create_schema, inside_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import check_collection
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import checked_schema, create_schema, inside_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -71,7 +71,7 @@ def downgrade(*, to: str | None = None, from_: str) -> None:
     with _moving(at=from_, to=to) as needed:
         if needed:
             allowed = "allow-data-loss=yes" in _x_arguments()
-            guard = nullcontext() if _script() else nothing_lost(op.get_bind(), drops_refused=not allowed)
+            guard = nullcontext() if _is_script() else nothing_lost(op.get_bind(), drops_refused=not allowed)
             with guard:
                 for step in reversed(steps):
                     library_revisions()[step].downgrade()
@@ -187,7 +187,7 @@ def _moving(*, at: str | None, to: str | None) -> Iterator[bool]:
     Raises:
         CommandError: the database is neither where the revision begins nor where it ends.
     """
-    if _script():
+    if _is_script():
         yield True
         return
     connection = op.get_bind()
@@ -228,7 +228,7 @@ def _record(before: str | None, after: str | None) -> None:
         op.drop_table(_versions.name)
 
 
-def _script() -> bool:
+def _is_script() -> bool:
     return bool(op.get_context().as_sql)
 
 

@@ -28,18 +28,18 @@ from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
 from cqrs_ddd_persistence_sqlalchemy.schema.configuration import prepare_imports
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import connection_errors_in_one_line, schema_errors_in_one_line
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import (
+from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
+from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
+from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
+from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
+from cqrs_ddd_persistence_sqlalchemy.schema.target import compare_options
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import (
     create_schema,
     inside_schema,
     refuse_missing_schema,
     script_begin,
     script_end,
 )
-from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
-from cqrs_ddd_persistence_sqlalchemy.schema.locking import migration_lock
-from cqrs_ddd_persistence_sqlalchemy.schema.revisions import ProjectionRevision
-from cqrs_ddd_persistence_sqlalchemy.schema.settings import Settings, database_url, read_settings
-from cqrs_ddd_persistence_sqlalchemy.schema.target import compare_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ def _write_script(settings: Settings, url: URL) -> None:
         if context.get_starting_revision_argument() is None:
             upgrade_library(limit, url=url, dialect_opts={"paramstyle": "named"}, opts=dict(options))
         else:
-            print(  # noqa: T201
+            print(  # noqa: T201  (beside the script, which goes to standard output)
                 "the script begins at a revision of yours, so the library's chain is taken to be at its head",
                 file=sys.stderr,
             )
@@ -205,7 +205,7 @@ def _migrate(connection: Connection, settings: Settings) -> None:
     )
     prepare_for_reflection(context.get_context().dialect)
     if joined:
-        context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
+        context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]  # it has no hook
     with context.begin_transaction(), nothing_lost(connection, drops_refused=_must_keep_rows(settings)):
         context.run_migrations()
 

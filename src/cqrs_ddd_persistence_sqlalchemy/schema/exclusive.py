@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import RebuildError
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import enter_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import enter_schema
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError, rev_id
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import MIGRATIONS_FOLDER, library_revisions
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import refuse_several_heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,7 @@ def followed_up_to(script: ScriptDirectory) -> str | None:
     Raises:
         CommandError: the chain has several heads.
     """
-    heads = script.get_heads()
-    if len(heads) > 1:
-        raise CommandError(f"there are {len(heads)} heads, {', '.join(heads)}; run: alembic merge heads")
+    refuse_several_heads(script)
     for revision in script.walk_revisions():
         targets = list(_targets(Path(revision.path).read_text(encoding="utf-8")))
         if targets:

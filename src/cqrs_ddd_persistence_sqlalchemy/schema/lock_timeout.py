@@ -63,9 +63,7 @@ def with_short_locks(connection: Connection, settings: Settings, migrate: Callab
 
 @contextmanager
 def _limited(connection: Connection, seconds: float) -> Iterator[None]:
-    dialect = dialect_of(connection)
-
-    statement = dialect.limit_lock_waits(seconds)
+    statement = dialect_of(connection).limit_lock_waits(seconds)
 
     def limit(begun: Connection) -> None:
         if statement and begun.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
@@ -90,4 +88,4 @@ def limit_in_script(context: MigrationContext, *, seconds: float) -> None:
         if statement:
             impl.static_output(f"{statement};")
 
-    impl.emit_begin = emit_begin  # type: ignore[method-assign]
+    impl.emit_begin = emit_begin  # type: ignore[method-assign]  # Alembic has no hook there

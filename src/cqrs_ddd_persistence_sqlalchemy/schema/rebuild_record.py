@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import NO_FAILURE, UNLEASED
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -43,13 +44,7 @@ class RebuildRecord:
 
     async def fence_runner(self, connection: AsyncConnection, live_name: str) -> None:
         """Let the projection's runner begin anew at the position that this transaction saves; resume a paused one."""
-        values: dict[str, Any] = {
-            "token": projection_runs.c.token + 1,
-            "owner": None,
-            "lease_until": None,
-            "paused_at": None,
-        }
-        values |= {"failures": 0, "error": None, "error_position": None}
+        values = {"token": projection_runs.c.token + 1, "paused_at": None, **UNLEASED, **NO_FAILURE}
         await connection.execute(sa.update(projection_runs).where(_is(live_name)).values(values))
 
 

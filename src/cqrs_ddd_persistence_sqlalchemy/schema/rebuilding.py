@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from cqrs_ddd_advanced_core.storable import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.advanced.positions import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier, EventFailedError
@@ -25,10 +26,10 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     RebuildError,
 )
 from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patience, exclusively
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import enter_schema
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import POLL_SECONDS
 from cqrs_ddd_persistence_sqlalchemy.schema.rebuild_record import RebuildRecord
 from cqrs_ddd_persistence_sqlalchemy.schema.shadow import Shadow
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import enter_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +147,17 @@ class _Rebuild:
             if position is not None:
                 return position
 
+    async def abandon(self) -> bool:
+        async def work(uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> bool:
+            await self._take_lease(uow, connection)
+            known = await self._record.fingerprint(connection) is not None
+            if known:
+                await self._clear(uow, connection)
+            await self._record.forget(connection)
+            return known
+
+        return await self._exclusively(work)
+
     async def _catch_up(self, progress: Callable[[int, int], object] | None) -> None:
         """Let the runner apply what there is; wait out deadlocks and a server that restarts, as run() would."""
         retries = self._patience.lock_retries
@@ -173,22 +185,11 @@ class _Rebuild:
             else:
                 return
 
-    async def abandon(self) -> bool:
-        async def work(uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> bool:
-            await self._own(uow, connection)
-            known = await self._record.fingerprint(connection) is not None
-            if known:
-                await self._clear(uow, connection)
-            await self._record.forget(connection)
-            return known
-
-        return await self._exclusively(work)
-
     async def _prepare(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection, *, restart: bool) -> None:
         """Create the shadow, or find the one that an earlier run of the same rebuild has begun."""
         await connection.run_sync(self._shadow.check)
         fingerprint, found = self._live.source_fingerprint, await self._record.fingerprint(connection)
-        await self._own(uow, connection)
+        await self._take_lease(uow, connection)
         exists = await connection.run_sync(self._shadow.exists)
         if exists and found is None:
             raise RebuildError(
@@ -210,7 +211,7 @@ class _Rebuild:
             too long, or the events cannot be applied all at once.
         """
         await connection.run_sync(self._shadow.check)
-        await self._own(uow, connection)
+        await self._take_lease(uow, connection)
         if await self._record.fingerprint(connection) != self._live.source_fingerprint:
             raise RebuildError(f"another process has taken over the rebuild of {self._live.name!r}")
         await connection.run_sync(self._shadow.lock)
@@ -255,7 +256,7 @@ class _Rebuild:
             await connection.run_sync(enter_schema, self._schema)
             await connection.run_sync(self._shadow.analyze)
 
-    async def _own(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> None:
+    async def _take_lease(self, uow: SQLAlchemyUnitOfWork, connection: AsyncConnection) -> None:
         """Take the shadow's lease in this transaction: of two rebuilds one goes on."""
         await self._record.resume(connection)
         if not await self._runner.take_lease(uow):
@@ -277,4 +278,4 @@ class _Rebuild:
 
 
 def _name(projection_name: str) -> str:
-    return f"{projection_name[: 255 - len(REBUILD_SUFFIX)]}{REBUILD_SUFFIX}"
+    return f"{projection_name[: ID_LENGTH - len(REBUILD_SUFFIX)]}{REBUILD_SUFFIX}"

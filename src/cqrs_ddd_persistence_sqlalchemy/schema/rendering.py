@@ -11,13 +11,15 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import ExactDecimal, PortableA
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
 
-# Unescaped, SQLAlchemy would read a colon in a literal as the beginning of a parameter.
-COLON = r"\:"
-
 #: The class that the template defines where a revision needs a type by its name alone.
 DECLARED = "DeclaredType"
 
 _POSTGRESQL = "from sqlalchemy.dialects import postgresql"
+
+
+def colons_escaped(sql: str) -> str:
+    """Return SQL for `sa.text`, which would read a colon in a literal as the beginning of a parameter."""
+    return sql.replace(":", r"\:")
 
 
 def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
@@ -54,7 +56,7 @@ def _default(default: Any) -> str | Literal[False]:
     if isinstance(default, PortableLiteral):
         return _literal(default)
     # Alembic would write it as the database of this run wants it, which is not where it will run.
-    return f"sa.text({str(default).replace(':', COLON)!r})" if isinstance(default, sa.TextClause) else False
+    return f"sa.text({colons_escaped(str(default))!r})" if isinstance(default, sa.TextClause) else False
 
 
 def _scalar(item: Any) -> str:
@@ -66,7 +68,7 @@ def _scalar(item: Any) -> str:
 
 
 def _literal(literal: PortableLiteral) -> str:
-    postgresql, sqlite = (repr(text.replace(":", COLON)) for text in (literal.postgresql, literal.sqlite))
+    postgresql, sqlite = (repr(colons_escaped(text)) for text in (literal.postgresql, literal.sqlite))
     if postgresql == sqlite:
         return f"sa.text({postgresql})"
     return f'sa.text({sqlite} if op.get_context().dialect.name == "sqlite" else {postgresql})'

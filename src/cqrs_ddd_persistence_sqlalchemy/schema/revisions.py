@@ -85,7 +85,7 @@ class ProjectionRevision:
             schema = load_schema(settings.projection)
             schemas = {schema.collection: schema}
         else:
-            schemas = registered_schemas(settings.projections_module or "")
+            schemas = registered_schemas(settings.projection_modules or "")
         plans: list[Plan] = []
         for collection, schema in schemas.items():
             record = records.get(collection)
@@ -95,7 +95,7 @@ class ProjectionRevision:
                 plan = plan_change(connection, schema, record)
                 if any(part.upgrade for part in plan.parts) or record.fingerprint != schema.fingerprint:
                     plans.append(plan)
-        if settings.projection is None and settings.projections_module is not None:
+        if settings.projection is None and settings.projection_modules is not None:
             gone = [name for name in sorted(records) if name not in schemas and not records[name].dropped]
             plans += [plan_drop(connection, name, records[name]) for name in gone]
         return plans

@@ -10,9 +10,9 @@ import alembic.context
 from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, VERSIONS_FOLDER
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url
-from cqrs_ddd_persistence_sqlalchemy.schema.inside import checked_schema
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import configured_url, given_url
 from cqrs_ddd_persistence_sqlalchemy.schema.locking import DEFAULT_LOCK_WAIT_SECONDS
+from cqrs_ddd_persistence_sqlalchemy.schema.tenant_schemas import checked_schema
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -42,7 +42,7 @@ class Settings:
         is_application: True for an application's own chain, which the library's goes before; False for the library's.
         schema: the one to work in, None for the connection's default.
         projection: the target of `-x projection=`, or None.
-        projections_module: the module in which all schemas are declared, or None.
+        projection_modules: what `projections =` says: the modules that declare all schemas, or None.
         lock_wait_seconds: how long to wait for another migration.
         lock_timeout_seconds: how long to wait for a table that is in use, on PostgreSQL.
         lock_timeout_retries: how often to try again after that.
@@ -52,7 +52,7 @@ class Settings:
     is_application: bool
     schema: str | None
     projection: str | None
-    projections_module: str | None
+    projection_modules: str | list[str] | None
     allow_data_loss: bool
     allow_proxy: bool
     lock_wait_seconds: float
@@ -67,7 +67,7 @@ class Settings:
     @property
     def has_projections(self) -> bool:
         """Whether there are schemas to compare the database with."""
-        return self.projection is not None or self.projections_module is not None
+        return self.projection is not None or self.projection_modules is not None
 
     @property
     def writes(self) -> bool:
@@ -100,7 +100,7 @@ def read_settings() -> Settings:
         is_application=is_application,
         schema=checked_schema(options["schema"], "-x schema=") if "schema" in options else None,
         projection=options.get("projection"),
-        projections_module=config.get_alembic_option("projections"),
+        projection_modules=config.get_alembic_option("projections"),
         allow_data_loss="allow-data-loss" in options,
         allow_proxy="allow-proxy" in options,
         lock_wait_seconds=_number(config, "lock_wait_seconds", DEFAULT_LOCK_WAIT_SECONDS),
@@ -111,7 +111,7 @@ def read_settings() -> Settings:
 
 def database_url() -> URL:
     """Return the database of this run: -x url=, DATABASE_URL, the ini's sqlalchemy.url, or the embedded default."""
-    return configured_url(alembic.context.config, _x_options().get("url"), "-x url=")
+    return given_url(_x_options().get("url"), "-x url=") or configured_url(alembic.context.config)
 
 
 def _command(config: Config) -> str:

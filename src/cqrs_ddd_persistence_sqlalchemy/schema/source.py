@@ -6,7 +6,7 @@ import ast
 import re
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import UNKNOWN_RESERVED_WORDS
-from cqrs_ddd_persistence_sqlalchemy.schema.rendering import COLON
+from cqrs_ddd_persistence_sqlalchemy.schema.rendering import colons_escaped
 
 _NAMING_CALLS = frozenset(
     {
@@ -27,7 +27,7 @@ def finished(body: str) -> str:
                 if constant.value in UNKNOWN_RESERVED_WORDS:
                     edits[_place(constant)] = f"sa.quoted_name({constant.value!r}, True)"
             for constant in _predicates(node):
-                edits[_place(constant)] = repr(str(constant.value).replace(":", COLON))
+                edits[_place(constant)] = repr(colons_escaped(str(constant.value)))
     # Where a block ends in a block, Alembic's printer leaves two empty lines.
     return re.sub(r"\n(\s*\n)+", "\n\n", _edited(source, edits)[len(header) :])
 

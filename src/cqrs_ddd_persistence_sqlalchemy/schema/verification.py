@@ -10,7 +10,12 @@ from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, TableRef, dialect_of, effective_schema
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_schema
-from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, SchemaOutOfDateError, upgrade_command
+from cqrs_ddd_persistence_sqlalchemy.exceptions import (
+    PersistenceError,
+    SchemaOutOfDateError,
+    database_in_words,
+    upgrade_command,
+)
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE, missing_revision
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = (), 
                 f"and SELECT on {LIBRARY_VERSION_TABLE}"
             ) from error
     behind = missing_revision(recorded)
-    where = "the database" if place is None else f"schema {place!r} of the database"
+    where = database_in_words(place)
     if behind:
         raise SchemaOutOfDateError(
             f"{where} is behind this code: {behind}; run: {upgrade_command(place)} (an application with an Alembic "

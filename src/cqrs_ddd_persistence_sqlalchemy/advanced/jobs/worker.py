@@ -13,7 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.completing import Completions
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.handling import runnable
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import Outage, is_passing, wait_for_one, wait_until
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.signals import forget_signals, stop_at_signals
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 
 Job = TypeVar("Job", bound=BaseBackgroundJob)
 
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 10.0
+_SCHEDULER_PAUSE_SECONDS = 10.0
 _GIVING_BACK_SECONDS = 5.0
 _SOON_SECONDS = 0.05
 
@@ -130,7 +129,7 @@ class JobWorker(Generic[Job]):
                 if self._attempts:
                     await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
                 else:
-                    await first(self._stopped, self._seconds_to_wait)
+                    await wait_until(self._stopped, self._seconds_to_wait)
             await self._finish(self._grace.total_seconds())
         finally:
             await self._end_whatever_comes()
@@ -142,28 +141,16 @@ class JobWorker(Generic[Job]):
         self._news.set()
 
     async def _work(self) -> None:
-        pause = 0.0
+        outage = Outage()
         while not self._stopped.is_set():
             self._news.clear()
-            try:
-                found = await self._start_some()
-                pause = 0.0
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
-                logger.warning("jobs: trying again in %g s: %s", pause, error)
-                found = 0
+            found = await outage.attempt(self._start_some, "jobs", logger)
             if len(self._attempts) == self._concurrency:
-                stopped = asyncio.create_task(self._stopped.wait())
-                try:
-                    await asyncio.wait({stopped, *self._attempts}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    stopped.cancel()
-            elif pause:
-                await first(self._stopped, pause)
+                await wait_for_one(self._attempts, self._stopped)
+            elif outage.pause_seconds:
+                await wait_until(self._stopped, outage.pause_seconds)
             elif not found and not self._stopped.is_set():
-                await first(self._news, self._seconds_to_wait)
+                await wait_until(self._news, self._seconds_to_wait)
 
     @property
     def _seconds_to_wait(self) -> float:
@@ -251,8 +238,8 @@ class JobWorker(Generic[Job]):
                 await scheduler.run()
             except Exception as error:  # noqa: BLE001  (whatever a job_factory raises must not stop the jobs)
                 level = logging.WARNING if is_passing(error) else logging.ERROR
-                logger.log(level, "periodic jobs: trying again in %g s: %s", _LONGEST_PAUSE_SECONDS, error)
-                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+                logger.log(level, "periodic jobs: trying again in %g s: %s", _SCHEDULER_PAUSE_SECONDS, error)
+                await asyncio.sleep(_SCHEDULER_PAUSE_SECONDS)
 
 
 def _checked(queues: Sequence[str] | None) -> list[str] | None:

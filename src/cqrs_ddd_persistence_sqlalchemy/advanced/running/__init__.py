@@ -1,1 +1,1 @@
-"""Projections that run themselves: leases, batches, poison events, and what the person on call sees of them."""
+"""What runs in the background: the runner of projections, and what those of sagas and jobs share with it."""

@@ -13,6 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.models import (
     projection_positions,
     projection_runs,
 )
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import NO_FAILURE, UNLEASED
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.models import events, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
@@ -95,12 +96,8 @@ class SQLAlchemyProjectionControl(TableStore):
         async with self._scope.write(uow) as connection:
             paused = table.c.paused_at
             statement = sa.update(table).where(is_it, paused.is_(None) if pause else paused.is_not(None))
-            values: dict[str, Any] = {"owner": None, "lease_until": None}
-            if pause:
-                values["paused_at"] = dialect_of(connection).now
-            else:
-                values |= {"paused_at": None, "failures": 0, "error": None, "error_position": None}
-            if (await connection.execute(statement.values(values))).rowcount:
+            changes = {"paused_at": dialect_of(connection).now} if pause else {"paused_at": None, **NO_FAILURE}
+            if (await connection.execute(statement.values({**UNLEASED, **changes}))).rowcount:
                 return True
             if await connection.scalar(sa.select(sa.literal(1)).where(is_it)) is None:
                 all_names = sa.select(table.c.projection_name).order_by(table.c.projection_name)

@@ -47,6 +47,8 @@ class DeadLetter:
 class SQLAlchemyDeadLetterStore(TableStore):
     """The parked events of all projections.
 
+    People list, replay and discard them; `has_any`, `streams`, `park` and `keep` are for the runner, which parks them.
+
     Args:
         session_factory: for operations without a unit of work.
         uow_factory: returns the unit of work to use where none is given.

@@ -16,10 +16,14 @@ from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError, ProjectionPausedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+
+#: What `projection_runs` says where nobody runs the projection, and where nothing has failed.
+UNLEASED: Mapping[str, Any] = {"owner": None, "lease_until": None}
+NO_FAILURE: Mapping[str, Any] = {"failures": 0, "error": None, "error_position": None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Leases:
     async def release(self, lease: Lease) -> None:
         """Give the lease back, unless it is lost."""
         table = self._table
-        statement = sa.update(table).values(owner=None, lease_until=None)
+        statement = sa.update(table).values(UNLEASED)
         async with self._scope.write(None, single=True) as connection:
             await connection.execute(statement.where(*_mine(table, lease)))
 
@@ -135,7 +139,7 @@ class Leases:
         table = self._table
         async with self._scope.write(None, single=True) as connection:
             now = dialect_of(connection).now
-            statement = sa.update(table).values(paused_at=now, owner=None, lease_until=None)
+            statement = sa.update(table).values({"paused_at": now, **UNLEASED})
             self._must_be_mine((await connection.execute(statement.where(*_mine(table, lease)))).rowcount)
 
     async def paused(self) -> ProjectionPausedError | None:
@@ -192,7 +196,7 @@ def _renew(table: sa.Table, dialect_name: str, *, forget: bool) -> sa.Update:
         "lease_until": dialect_named(dialect_name).later(sa.bindparam("seconds", type_=sa.Double()))
     }
     if forget:
-        values |= {"failures": 0, "error": None, "error_position": None}
+        values |= NO_FAILURE
     return (
         sa.update(table)
         .where(

@@ -1,4 +1,4 @@
-"""News of appended events, where the database can tell."""
+"""News from the database, where it can tell: events have been appended, jobs enqueued."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import Applier
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.dead_letters import SQLAlchemyDeadLetterStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import Outage, is_passing, wait_until
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 REBUILD_SUFFIX = " (rebuild)"
 _MOST_AT_ONCE = 10_000
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 10.0
 
 
 class ProjectionRunner:
@@ -129,14 +127,14 @@ class ProjectionRunner:
         self._news = asyncio.Event()
         self._batch = asyncio.Lock()
         self._one_writer: bool | None = None
-        self._pause_seconds = 0.0
+        self._outage = Outage()
 
     async def run(self) -> None:
         """Keep the projection up to date until `stop()`, or until the task is cancelled.
 
         Waits while another runner holds the lease, or while the projection is paused.
         """
-        self._pause_seconds = 0.0
+        self._outage = Outage()
         async with self._until_stopped(), Listener(self._scope, EVENTS_CHANNEL, self._news.set):
             while not self._stopped.is_set():
                 wait = min(self._poll_seconds, self._renew_seconds)  # others' leases end and pauses, too
@@ -147,12 +145,10 @@ class ProjectionRunner:
                 except Exception as error:
                     if not is_passing(error):
                         raise
-                    pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2))
-                    self._pause_seconds = pause
-                    logger.warning("projection %r: trying again in %g s: %s", self.projection.name, pause, error)
+                    wait = self._outage.failed()
+                    logger.warning("projection %r: trying again in %g s: %s", self.projection.name, wait, error)
                     await self._note_trouble(error)
-                    wait = pause
-                await first(self._stopped, wait)
+                await wait_until(self._stopped, wait)
 
     async def catch_up(self, progress: Callable[[int, int], object] | None = None) -> int:
         """Apply all events that are there now, or wait until another runner has, and return the position reached.
@@ -176,7 +172,7 @@ class ProjectionRunner:
                 position = await self.positions.get_position(self.projection.name) or 0
                 if position >= target:
                     break
-                await first(self._stopped, min(self._poll_seconds, self._renew_seconds))
+                await wait_until(self._stopped, min(self._poll_seconds, self._renew_seconds))
         return position
 
     def stop(self) -> None:
@@ -184,7 +180,7 @@ class ProjectionRunner:
         self._stopped.set()
         self._news.set()
 
-    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:  # noqa: ASYNC109
+    async def wait_for(self, projection_name: str, position: int, *, timeout: timedelta | float) -> int:
         """Return when a projection has reached a position, as SQLAlchemyProjectionPositionStore.wait_for does."""
         return await self.positions.wait_for(projection_name, position, timeout=timeout)
 
@@ -204,11 +200,11 @@ class ProjectionRunner:
                     raise LeaseLostError("projection", (self.projection.name,))
                 async with self._batch_lock():
                     wait = await turn.step()
-                self._pause_seconds = 0.0
+                self._outage.succeeded()
                 if wait is None:
-                    await first(self._news, self._poll_seconds)
+                    await wait_until(self._news, self._poll_seconds)
                 elif wait:
-                    await first(self._stopped, wait)
+                    await wait_until(self._stopped, wait)
 
     async def _work(self, turn: Turn, target: int, progress: Callable[[int, int], object] | None) -> None:
         show = progress or (lambda _done, _of: None)
@@ -219,7 +215,7 @@ class ProjectionRunner:
                 wait = await turn.step()
             show(min(turn.position, target), target)
             if wait:
-                await first(self._stopped, wait)
+                await wait_until(self._stopped, wait)
             elif turn.position >= target and not turn.has_replayed:
                 return
 

@@ -71,7 +71,7 @@ class SQLAlchemySagaControl(TableStore):
         schema: the database schema of the table; the connection's default when omitted.
     """
 
-    _of: ClassVar[sa.Table] = SagaStateModel.__table__  # type: ignore[assignment]
+    _of: ClassVar[sa.Table] = SagaStateModel.__table__  # type: ignore[assignment]  # a Table, declared wider
 
     @repeated
     async def list(

@@ -156,18 +156,14 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             lease: by when the worker should have saved them.
             uow: joined when open; the claim is then the caller's to commit.
         """
-        async with self._scope.write(uow) as connection:
-            rows = await self._claims.take(connection, self._due.stalled(dialect_of(connection)), limit, lease)
-            return [self._entity(row) for row in rows]
+        return await self._claim(self._due.stalled, limit, lease, uow)
 
     @repeated
     async def claim_expired_suspended_sagas(
         self, limit: int = 1, *, lease: timedelta, uow: SQLAlchemyUnitOfWork | None = None
     ) -> builtins.list[Saga]:
         """Take sagas whose waiting has passed its deadline, as `claim_stalled_sagas` does."""
-        async with self._scope.write(uow) as connection:
-            rows = await self._claims.take(connection, self._due.expired(dialect_of(connection)), limit, lease)
-            return [self._entity(row) for row in rows]
+        return await self._claim(self._due.expired, limit, lease, uow)
 
     @repeated
     async def claim_due_sagas(
@@ -176,8 +172,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         """Take whatever a runner has to look after, each saga for one worker only.
 
         That is: sagas that are PENDING; those at work that a runner had before, once its lease or its pause has ended;
-        stalled ones; expired ones. A saga that cannot be loaded is logged and
-        left until its lease ends: it keeps nobody from the others.
+        stalled ones; expired ones. A saga that cannot be loaded is logged and left until its lease ends: it keeps
+        nobody from the others.
         """
         check_count("limit", limit)
         async with self._scope.read(uow) as connection:  # spares other writers a transaction at each poll
@@ -241,6 +237,17 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         async with self._scope.read(uow) as connection:
             wanted = kind(dialect_of(connection))
         return await self._select(*wanted.conditions, order=(wanted.order,), limit=limit, uow=uow)
+
+    async def _claim(
+        self,
+        kind: Callable[[DatabaseDialect], Wanted],
+        limit: int,
+        lease: timedelta,
+        uow: SQLAlchemyUnitOfWork | None,
+    ) -> builtins.list[Saga]:
+        async with self._scope.write(uow) as connection:
+            rows = await self._claims.take(connection, kind(dialect_of(connection)), limit, lease)
+            return [self._entity(row) for row in rows]  # inside: what cannot be loaded is not claimed
 
     def _conditions(self) -> tuple[sa.ColumnElement[bool], ...]:
         return (self._rows.columns["saga_type"] == self._type,)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.arguments import arguments_of
 from cqrs_ddd_advanced_core.sagas.state import SagaState
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import first, is_passing
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import Outage, is_passing, wait_for_one, wait_until
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.holding import HeldSaga
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.working import SagaPolicy, SagaWork
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Saga = TypeVar("Saga", bound=SagaState)
-
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 10.0
 
 
 class SagaRunner(Generic[Saga]):
@@ -93,22 +90,14 @@ class SagaRunner(Generic[Saga]):
         When the task is cancelled, so are the steps: they count as begun, and are run again with the same key.
         """
         self._begin()
-        pause = 0.0
+        outage = Outage()
         try:
             while not self._stopped.is_set():
-                try:
-                    found = await self._start_some()
-                    pause = 0.0
-                except Exception as error:
-                    if not is_passing(error):
-                        raise
-                    pause = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
-                    logger.warning("sagas: trying again in %g s: %s", pause, error)
-                    found = False
+                found = await outage.attempt(self._start_some, "sagas", logger)
                 if len(self._tasks) == self._concurrency:
-                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                    await wait_for_one(self._tasks, self._stopped)
                 elif not found:
-                    await first(self._stopped, pause or self._poll_seconds)
+                    await wait_until(self._stopped, outage.pause_seconds or self._poll_seconds)
             await self._finish()
         finally:
             await self._end()
@@ -137,10 +126,10 @@ class SagaRunner(Generic[Saga]):
 
     async def _start_some(self) -> int:
         """Claim as many sagas as there is room for, and begin to work on them."""
-        uow = self._uow_factory() if self._uow_factory is not None else None
         room = self._concurrency - len(self._tasks)
         if room == 0:
             return 0
+        uow = self._uow_factory() if self._uow_factory is not None else None
         begun = monotonic()
         sagas = await self._repository.claim_due_sagas(room, lease=self._lease, uow=uow)
         for saga in sagas:
