@@ -156,8 +156,7 @@ class _Columns:
 
 @lru_cache(maxsize=1024)
 def _columns(collection: Collection, names: tuple[str, ...], exact_digits: int | None) -> _Columns | None:
-    known = all(type(name) is str and name in collection.types for name in names)
-    if not known or not set(collection.key).issubset(names) or len(names) == 1:
+    if not (set(collection.key) <= set(names) <= collection.types.keys()) or len(names) == 1:
         return None
     return _Columns(collection, names, exact_digits)
 

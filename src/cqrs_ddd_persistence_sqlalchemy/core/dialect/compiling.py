@@ -29,7 +29,7 @@ class Compiled:
             return
         self._binds = [self._bind(name, compiled.binds[name], dialect) for name in compiled.positiontup]
         columns = statement.exported_columns.items()
-        self.names = [name for name, _ in columns]
+        self.names = [str.__str__(name) for name, _ in columns]  # columns of tables have a class of SQLAlchemy's
         self._processors = [(n, _reads(column.type, dialect)) for n, (_, column) in enumerate(columns)]
         self._processors = [(n, process) for n, process in self._processors if process is not None]
 
