@@ -13,7 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 
-MANY = 2000  # twice as many as are worth copying
+MANY = 4000  # twice as many as are worth copying
 SCHEMA = ProjectionSchema(
     collection="copied",
     fields=[

@@ -21,10 +21,14 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import INTEGER_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
 
     from pydantic import BaseModel
 
     from cqrs_ddd_advanced_core.projections.kinds import ColumnType
+
+    # The values of a column as they are bound, None where one is to be looked at closely.
+    _Converter: TypeAlias = Callable[[Sequence[Any]], Sequence[Any] | None]
 
 _AT_ONCE = 100  # documents take a fraction of a millisecond, for which others can wait
 _SMALLEST_EXPONENT = 300  # somewhat below it, floats have fewer digits
@@ -154,6 +158,24 @@ class _Columns:
         return Batch(self._names, list(zip(*converted, strict=True)))
 
 
+def to_keys(collection: Collection, doc_ids: Sequence[object], exact_digits: int | None) -> list[tuple[Any, ...]]:
+    """Return the values of the key's columns for each of some documents.
+
+    Raises:
+        ValueError: as `Collection.key_values`.
+    """
+    if len(collection.key) == 1 and collection.types[collection.key[0]] is not None:
+        values = _key_converter(collection, exact_digits)(doc_ids)
+        if values is not None:
+            return [(value,) for value in values]
+    return [tuple(collection.key_values(doc_id, exact_digits=exact_digits).values()) for doc_id in doc_ids]
+
+
+@lru_cache(maxsize=1024)
+def _key_converter(collection: Collection, exact_digits: int | None) -> _Converter:
+    return _converter(collection.key[0], collection.types[collection.key[0]], exact_digits, is_nullable=False)
+
+
 @lru_cache(maxsize=1024)
 def _columns(collection: Collection, names: tuple[str, ...], exact_digits: int | None) -> _Columns | None:
     if not (set(collection.key) <= set(names) <= collection.types.keys()) or len(names) == 1:
@@ -161,9 +183,7 @@ def _columns(collection: Collection, names: tuple[str, ...], exact_digits: int |
     return _Columns(collection, names, exact_digits)
 
 
-def _converter(
-    name: str, type_: ColumnType | None, exact_digits: int | None, *, is_nullable: bool
-) -> Callable[[Sequence[Any]], Sequence[Any] | None]:
+def _converter(name: str, type_: ColumnType | None, exact_digits: int | None, *, is_nullable: bool) -> _Converter:
     """Return what converts the values of a column; None means that `to_column` has to refuse one of them by name."""
     kind, fit = (None, None) if type_ is None or type_.array else _quick_check(type_, exact_digits)
 

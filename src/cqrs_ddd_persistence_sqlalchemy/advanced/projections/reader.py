@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import to_keys
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.catalogue import Catalogue
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked, count_matching, select
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import parameter
@@ -89,8 +90,7 @@ class ProjectionReader:
         wanted = list(doc_ids)
 
         async def work(connection: AsyncConnection, found: Collection) -> list[dict[str, Any] | None]:
-            digits = digits_of(connection)
-            keys = [tuple(found.key_values(doc_id, exact_digits=digits).values()) for doc_id in wanted]
+            keys = to_keys(found, wanted, digits_of(connection))
             rows: dict[tuple[Any, ...], dict[str, Any]] = {}
             statement, by_column = statements.find_many(found, connection.dialect.name)
             for chunk in chunked(dict.fromkeys(keys), CHUNK):

@@ -14,7 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     VERSION,
     Collection,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import PortableArray, dialect_named
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
 if TYPE_CHECKING:
@@ -111,6 +111,15 @@ def merge(collection: Collection, dialect_name: str, columns: tuple[str, ...], s
     insert = dialect_named(dialect_name).insert(collection.table)
     insert = insert.from_select(columns, sa.select(*(source.c[name] for name in columns)))
     return _on_conflict(collection, insert, columns)
+
+
+@lru_cache(maxsize=4096)
+def upsert_lists(collection: Collection, dialect_name: str, columns: tuple[str, ...]) -> Any:
+    """Do what `upsert` does for rows given column by column, each a list; None where the database has no such thing."""
+    if any(isinstance(collection.table.c[name].type, PortableArray) for name in columns):
+        return None  # a list of lists is no list of rows
+    source = dialect_named(dialect_name).key_rows([collection.table.c[name] for name in columns])
+    return None if source is None else merge(collection, dialect_name, columns, source)
 
 
 @lru_cache(maxsize=4096)

@@ -91,16 +91,24 @@ async def _write(connection: AsyncConnection, collection: Collection, batches: l
 
 
 async def _merged(connection: AsyncConnection, collection: Collection, batch: Batch) -> bool:
-    """Write rows by one statement from a table into which they are copied; False where that is no help, or cannot be.
+    """Write rows by one statement, from lists or from a table into which they are copied.
+
+    False where that is no help, or cannot be.
 
     Rows of the same key would meet in that statement, which then is none the database can execute.
     """
     dialect = dialect_of(connection)
-    if len(batch.rows) < dialect.copies_from:
+    if len(batch.rows) < dialect.merges_from:
         return False
     keys = {row[: len(collection.key)] for row in batch.rows}
     if len(keys) < len(batch.rows):
         return False
+    if len(batch.rows) < dialect.copies_from:
+        statement = statements.upsert_lists(collection, dialect.name, batch.columns)
+        if statement is not None:
+            lists = dict(zip(batch.columns, map(list, zip(*batch.rows, strict=True)), strict=True))
+            await dialect.execute(connection, statement, lists)
+        return statement is not None
     source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows)
     if source is None:
         return False

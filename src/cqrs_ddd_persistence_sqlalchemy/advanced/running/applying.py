@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import event as events_of
 
@@ -53,6 +53,15 @@ class EventFailedError(Exception):
         return self.__cause__ or self
 
 
+class _Keyed(NamedTuple):
+    """An event and the row that it belongs to, by a key that can be looked up."""
+
+    event: StoredEvent
+    fold: Fold
+    key: object
+    at: object
+
+
 class Applier:
     """Applies events to a projection's table.
 
@@ -92,10 +101,13 @@ class Applier:
     async def _apply(self, events: Iterable[StoredEvent], uow: SQLAlchemyUnitOfWork) -> None:
         view = ProjectionView(self._store, self._projection.schema.collection, uow)
         seen = (event.as_replayed() for event in events) if self._replay else events
-        for folds, group in groupby(seen, key=self._is_fold):
+        handler = self._projection.handler
+        handled = ((event, handler(event.event_type)) for event in seen)
+        for folds, group in groupby(handled, key=lambda each: isinstance(each[1], Fold)):
             if folds:
-                left = list(group)
+                left: Any = list(group)
                 try:
+                    left = self._with_keys(left)
                     while left:
                         left = await self._fold(left, view)
                 except EventFailedError:
@@ -103,8 +115,8 @@ class Applier:
                 except Exception as error:  # noqa: BLE001  (a value that no column takes, a key that is none)
                     raise EventFailedError from self._cause(error)
             else:
-                for event in group:
-                    await self._handle(event, view)
+                for event, each in group:
+                    await self._handle(event, each, view)
         try:
             await uow.session.flush()  # what a handler has added to the session
         except Exception as error:
@@ -115,8 +127,7 @@ class Applier:
                 "or put what may fail into 'async with view.uow.session.begin_nested():'"
             )
 
-    async def _handle(self, event: StoredEvent, view: ProjectionView) -> None:
-        handler: Any = self._projection.handler(event.event_type)
+    async def _handle(self, event: StoredEvent, handler: Any, view: ProjectionView) -> None:
         if handler is None:
             return  # a parked event of a type that has no handler any more
         try:
@@ -140,24 +151,20 @@ class Applier:
     def _fresh_defaults(self) -> dict[str, Any]:
         return deepcopy(self._defaults) if self._has_mutable_defaults else self._defaults
 
-    def _is_fold(self, event: StoredEvent) -> bool:
-        return isinstance(self._projection.handler(event.event_type), Fold)
-
-    async def _fold(self, events: list[StoredEvent], view: ProjectionView) -> list[StoredEvent]:
+    async def _fold(self, events: list[_Keyed], view: ProjectionView) -> list[_Keyed]:
         """Fold events into the rows that they belong to, loaded and written all at once; return those that are left."""
-        keys = [self._key(event) for event in events]
-        distinct = {_hashable(key): key for key in keys}
+        distinct = {each.at: each.key for each in events}
         before = dict(zip(distinct, await view.find_many(list(distinct.values())), strict=True))
         rows = dict(before)
         gone: set[object] = set()
-        for number, (event, key) in enumerate(zip(events, keys, strict=True)):
-            at = _hashable(key)
+        for number, each in enumerate(events):
+            at = each.at
             row = rows[at]
             if row is not None and row is not before[at] and not self._whole.issubset(row):
                 # A default of this row is for the database to say: the events before are written first.
                 await self._write(rows, before, gone, distinct, view)
                 return events[number:]
-            rows[at] = self._folded(row, event, key)
+            rows[at] = self._folded(row, each)
             if rows[at] is None:
                 gone.add(at)
         await self._write(rows, before, gone, distinct, view)
@@ -176,24 +183,35 @@ class Applier:
                 await view.delete(keys[at])  # first: what comes again is a new row
         await view.bulk_upsert(row for row in rows.values() if row is not None)
 
-    def _key(self, event: StoredEvent) -> object:
-        fold = self._projection.handler(event.event_type)
-        assert isinstance(fold, Fold)  # noqa: S101  (the caller has sorted them)
-        try:
-            key = fold.key(event)
-            if isinstance(key, dict):
-                return {name: to_column(name, self._types.get(name), value) for name, value in key.items()}
-            # One row has one key here, too: a UUID may be given as text, in upper or lower case.
-            return to_column(self._key_name, self._types[self._key_name], key)
-        except Exception as error:  # the application's, too
-            raise EventFailedError(event.position) from error
+    def _with_keys(self, events: Iterable[tuple[StoredEvent, Fold]]) -> list[_Keyed]:
+        """Find out to which row each event belongs."""
+        converted: dict[str, object] = {}
+        keyed = []
+        for event, fold in events:
+            try:
+                given = fold.key(event)
+                if type(given) is not str:
+                    key = self._key(given)
+                elif (known := converted.get(given)) is not None:
+                    key = known
+                else:
+                    key = converted[given] = self._key(given)
+            except Exception as error:  # the application's, too
+                raise EventFailedError(event.position) from error
+            keyed.append(_Keyed(event, fold, key, _hashable(key)))
+        return keyed
 
-    def _folded(self, row: Row | None, event: StoredEvent, key: object) -> Row | None:
-        fold = self._projection.handler(event.event_type)
-        assert isinstance(fold, Fold)  # noqa: S101  (the caller has sorted them)
+    def _key(self, key: object) -> object:
+        if isinstance(key, dict):
+            return {name: to_column(name, self._types.get(name), value) for name, value in key.items()}
+        # One row has one key here, too: a UUID may be given as text, in upper or lower case.
+        return to_column(self._key_name, self._types[self._key_name], key)
+
+    def _folded(self, row: Row | None, keyed: _Keyed) -> Row | None:
+        event, key = keyed.event, keyed.key
         version = row.get(VERSION) if row else None
         try:
-            new = fold.function(None if row is None else dict(row), event)
+            new = keyed.fold.function(None if row is None else dict(row), event)
             if new is None:
                 return None
             keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._key_name: key}

@@ -198,8 +198,7 @@ class ProjectionRunner:
                 self._news.clear()
                 if turn.is_lost:
                     raise LeaseLostError("projection", (self.projection.name,))
-                async with self._batch_lock():
-                    wait = await turn.step()
+                wait = await self._step(turn)
                 self._outage.succeeded()
                 if wait is None:
                     await wait_until(self._news, self._poll_seconds)
@@ -211,13 +210,18 @@ class ProjectionRunner:
         show(min(turn.position, target), target)
         wait: float | None = 0.0
         while wait is not None and not self._stopped.is_set():
-            async with self._batch_lock():
-                wait = await turn.step()
+            wait = await self._step(turn)
             show(min(turn.position, target), target)
             if wait:
                 await wait_until(self._stopped, wait)
             elif turn.position >= target and not turn.has_replayed:
                 return
+
+    async def _step(self, turn: Turn) -> float | None:
+        async with self._batch_lock():
+            # Where one connection writes at a time, all of them share one file and one core: nothing would be gained.
+            turn.reads_ahead = not self._one_writer
+            return await turn.step()
 
     @contextlib.asynccontextmanager
     async def _until_stopped(self) -> AsyncIterator[None]:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.applying import EventFailedError
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import backoff_seconds, is_passing
+from cqrs_ddd_persistence_sqlalchemy.core.meanwhile import meanwhile
 from cqrs_ddd_persistence_sqlalchemy.exceptions import ProjectionPausedError
 
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ class Parts:
     batch_size: int
 
 
+class _Ahead(NamedTuple):
+    """A page read before its time: so many events after a position."""
+
+    after: int
+    size: int
+    page: list[StoredEvent]
+
+
 class Turn:
     """From the lease taken to the lease lost or given back.
 
@@ -76,6 +85,7 @@ class Turn:
         position: saved last.
         is_lost: whether the lease was found to be lost between the batches.
         has_replayed: whether the last step was about parked events.
+        reads_ahead: whether the next page is read while one is applied.
     """
 
     def __init__(self, parts: Parts, lease: Lease, position: int, *, has_letters: bool) -> None:
@@ -83,7 +93,9 @@ class Turn:
         self.lease = lease
         self.is_lost = False
         self.has_replayed = False
+        self.reads_ahead = False
         self._parts = parts
+        self._ahead: _Ahead | None = None
         self._readable = position
         self._size = parts.batch_size
         self._has_letters = has_letters
@@ -124,19 +136,48 @@ class Turn:
         if self.position >= self._readable:
             return None
         size = self._size
-        page = await parts.events.get_events_after(
-            self.position, limit=size, event_types=parts.event_types, aggregate_types=parts.aggregate_types
-        )
+        page = await self._page(size)
         # Other types' events are passed by too. A page that is not full has all there was when _readable was asked.
         last = page[-1].position or 0 if page else 0
+        end = last if len(page) == size else max(self._readable, last)
         try:
-            await self._advance(page, last if len(page) == size else max(self._readable, last))
+            if self.reads_ahead and end < self._readable:
+                await self._advance_and_read(page, end)
+            else:
+                await self._advance(page, end)
         except EventFailedError as error:
             if not page or is_passing(error.cause, of_handler=True):
                 raise error.cause from None
             return await self._failed(page, error)
-        self._size = min(parts.batch_size, size * 2)
+        self._size = self._next_size
         return 0.0
+
+    @property
+    def _next_size(self) -> int:
+        """How many events the next page has if this one succeeds: twice as many, after failures have made it small."""
+        return min(self._parts.batch_size, self._size * 2)
+
+    async def _page(self, size: int) -> list[StoredEvent]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and (ahead.after, ahead.size) == (self.position, size):
+            return ahead.page
+        return await self._read(self.position, size)
+
+    async def _read(self, after: int, size: int) -> list[StoredEvent]:
+        parts = self._parts
+        return await parts.events.get_events_after(
+            after, limit=size, event_types=parts.event_types, aggregate_types=parts.aggregate_types
+        )
+
+    async def _advance_and_read(self, page: list[StoredEvent], end: int) -> None:
+        """Apply a page while the next one is being read, on a connection of its own."""
+        async with meanwhile(self._read(end, self._next_size)) as reading:
+            try:
+                await self._advance(page, end)
+            finally:
+                await asyncio.wait([reading])  # cancelled on its way, a statement costs the pool its connection
+            if reading.exception() is None:  # else the next step finds out
+                self._ahead = _Ahead(end, self._next_size, reading.result())
 
     async def _advance(self, page: list[StoredEvent], end: int) -> None:
         parts = self._parts

@@ -63,15 +63,12 @@ class Compiled:
 
     def read(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """Return the driver's rows as SQLAlchemy's types have them."""
-        if not self._processors:
+        if not self._processors or not rows:
             return rows
-        read = []
-        for row in rows:
-            values = list(row)
-            for n, process in self._processors:
-                values[n] = process(values[n])
-            read.append(values)
-        return read
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        for n, process in self._processors:
+            columns[n] = list(map(process, columns[n]))
+        return list(zip(*columns, strict=True))
 
 
 def _reads(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:

@@ -116,6 +116,8 @@ class DirectDialect:
             self._learn(error)
             await fail(connection, pooled, error, compiled.sql, values)
 
+    #: From how many rows on one statement for all of them is worth its while.
+    merges_from: float = math.inf
     #: From how many rows on a table to copy them into is worth its making.
     copies_from: float = math.inf
 
