@@ -53,7 +53,7 @@ class Attempt(Generic[Job]):
         grace: timedelta,
         claimed_at: float,
     ) -> None:
-        self._claim = claim
+        self.claim = claim
         self._repository = repository
         self._handler = handler
         self._completions = completions
@@ -67,11 +67,11 @@ class Attempt(Generic[Job]):
     @property
     def id(self) -> str:
         """The job's."""
-        return self._claim.id
+        return self.claim.id
 
     async def run(self) -> None:
         """Run the job; errors are recorded or logged, and never raised."""
-        job_id = self._claim.id
+        job_id = self.claim.id
         try:
             await self._guard.run(self._work(), self._beat, every_seconds=self._heartbeat.total_seconds())
         except LeaseLostError as error:
@@ -100,11 +100,11 @@ class Attempt(Generic[Job]):
         await self._guard.write(lambda: self._record(handling), last=True)
 
     async def _call(self) -> Any:
-        return await self._handler(self._claim.job)
+        return await self._handler(self.claim.job)
 
     async def _record(self, handling: asyncio.Task[Any]) -> None:
         """Write down how the job has ended; where that cannot be stored, that it could not."""
-        token = self._claim.token
+        token = self.claim.token
         try:
             await self._record_outcome(handling)
         except LeaseLostError:
@@ -117,11 +117,11 @@ class Attempt(Generic[Job]):
             stored = await self._repository.get(self.id)
             if stored is None or stored_version(stored) != token:
                 raise LeaseLostError("job", (self.id,)) from error
-            self._claim.job = stored  # as it was before the attempt
-            await self._repository.fail(self._claim, failure or error)
+            self.claim.job = stored  # as it was before the attempt
+            await self._repository.fail(self.claim, failure or error)
 
     async def _record_outcome(self, handling: asyncio.Task[Any]) -> None:
-        repository, claim = self._repository, self._claim
+        repository, claim = self._repository, self.claim
         has_failed = handling.cancelled() or handling.exception() is not None
         if has_failed and (self._is_given_back or (handling.cancelled() and claim.job.cancelled.is_set())):
             await repository.release(claim)  # which ends it as CANCELLED where that was asked for
@@ -141,9 +141,9 @@ class Attempt(Generic[Job]):
 
     async def _beat(self) -> None:
         """Renew the lease, save the progress, and hear whether the job is to be cancelled."""
-        is_requested = await self._repository.heartbeat(self._claim, self._lease)
-        if is_requested and not self._claim.job.cancelled.is_set():
-            self._claim.job.cancelled.set()
+        is_requested = await self._repository.heartbeat(self.claim, self._lease)
+        if is_requested and not self.claim.job.cancelled.is_set():
+            self.claim.job.cancelled.set()
             if self._handling is not None:
                 timer = asyncio.get_running_loop().call_later(self._grace.total_seconds(), self._handling.cancel)
                 self._handling.add_done_callback(lambda _: timer.cancel())

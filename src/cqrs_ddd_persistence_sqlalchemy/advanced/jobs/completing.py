@@ -1,4 +1,4 @@
-"""Jobs of one worker that end at about the same time are saved as completed together."""
+"""Jobs of one worker that end at about the same time are saved as completed together, and the next ones claimed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
     from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
-    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
 
 Job = TypeVar("Job", bound=BaseBackgroundJob)
 
@@ -19,10 +20,13 @@ class Completions(Generic[Job]):
     """Completes claims in one statement: those that come while another is under way wait for it together.
 
     So nobody waits without need, and the busier a worker is, the fewer transactions it makes a job.
+
+    Args:
+        save: completes some claims, and returns the ids of those that were lost.
     """
 
-    def __init__(self, repository: SQLAlchemyBackgroundJobRepository[Job]) -> None:
-        self._repository = repository
+    def __init__(self, save: Callable[[list[JobClaim[Job]]], Awaitable[Collection[str]]]) -> None:
+        self._save_claims = save
         self._waiting: list[tuple[JobClaim[Job], asyncio.Future[None]]] = []
         self._saving: asyncio.Task[None] | None = None
 
@@ -57,11 +61,8 @@ class Completions(Generic[Job]):
             self._saving = None
 
     async def _save_batch(self, batch: list[tuple[JobClaim[Job], asyncio.Future[None]]]) -> None:
-        lost: tuple[str, ...] = ()
         try:
-            await self._repository.complete([claim for claim, _ in batch])
-        except LeaseLostError as error:
-            lost = error.lost
+            lost = await self._save_claims([claim for claim, _ in batch])
         except Exception as error:  # noqa: BLE001  (it is for whom it concerns to tell)
             if len(batch) > 1:
                 # One that cannot be stored, or a passing trouble: each finds out for itself.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempts import Attempts
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.completing import Completions
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.handling import runnable
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
@@ -18,10 +19,12 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_coun
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.signals import forget_signals, stop_at_signals
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
+from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+    from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claims import JobClaim
     from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Periodic
     from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.repository import SQLAlchemyBackgroundJobRepository
 
@@ -89,10 +92,10 @@ class JobWorker(Generic[Job]):
         self._grace = grace
         self._scheduler = Scheduler(repository, periodic) if periodic else None
         self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id, max_length=ID_LENGTH)
-        self._completions = Completions(repository)
+        self._completions = Completions(self._complete)
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
-        self._attempts: dict[asyncio.Task[None], Attempt[Job]] = {}
+        self._attempts = Attempts(concurrency, self._attempt)
         self._claiming: asyncio.Future[int] | None = None
         self._scheduling: asyncio.Task[None] | None = None
         self._is_idle = self._is_running = False
@@ -112,7 +115,7 @@ class JobWorker(Generic[Job]):
         try:
             async with self._repository.listener(self._news.set):
                 await self._work()
-            await self._finish(self._grace.total_seconds())
+            await self._attempts.finish(self._grace.total_seconds())
         finally:
             forget_signals(self)
             await self._end_whatever_comes()
@@ -120,20 +123,20 @@ class JobWorker(Generic[Job]):
     async def run_due(self) -> int:
         """Run the jobs that are due now to their end, and return how many attempts were made. For tests and scripts."""
         self._begin()
-        made = 0
+        made_before = self._attempts.made
         try:
             while not self._stopped.is_set():
-                made += await self._start_some()
-                if not self._attempts and self._is_idle:
+                await self._start_some()
+                if not self._attempts.tasks and self._is_idle:
                     break
-                if self._attempts:
-                    await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
+                if self._attempts.tasks:
+                    await asyncio.wait(self._attempts.tasks, return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await wait_until(self._stopped, self._seconds_to_wait)
-            await self._finish(self._grace.total_seconds())
+            await self._attempts.finish(self._grace.total_seconds())
         finally:
             await self._end_whatever_comes()
-        return made
+        return self._attempts.made - made_before
 
     def stop(self) -> None:
         """Take no more jobs, and return from `run()` within `grace` and what it takes to give jobs back."""
@@ -145,8 +148,8 @@ class JobWorker(Generic[Job]):
         while not self._stopped.is_set():
             self._news.clear()
             found = await outage.attempt(self._start_some, "jobs", logger)
-            if len(self._attempts) == self._concurrency:
-                await wait_for_one(self._attempts, self._stopped)
+            if self._attempts.room() <= 0:
+                await wait_for_one(self._attempts.tasks, self._stopped)
             elif outage.pause_seconds:
                 await wait_until(self._stopped, outage.pause_seconds)
             elif not found and not self._stopped.is_set():
@@ -159,49 +162,67 @@ class JobWorker(Generic[Job]):
 
     async def _start_some(self) -> int:
         """Claim as many jobs as there is room for, and begin to run them."""
-        room = self._concurrency - len(self._attempts)
-        if room == 0:
+        if self._attempts.room() <= 0:
             return 0
         if self._is_idle and not await self._repository.has_due(queues=self._queues):
             return 0
-        if monotonic() >= self._next_release_at:  # where due jobs never run short, a claim takes none of these back
+        if self._shall_release:  # where due jobs never run short, a claim takes none of these back
             await self._repository.release_expired(limit=100)
             self._next_release_at = monotonic() + self._lease.total_seconds() / 3
-        # What is claimed is begun, also when this task is cancelled in between.
-        self._claiming = asyncio.ensure_future(self._claim(room))
-        claimed = await asyncio.shield(self._claiming)
+        room = self._attempts.room()  # others may have been claimed meanwhile
+        if room <= 0:
+            return 0
+        with self._attempts.expecting(room):
+            # What is claimed is begun, also when this task is cancelled in between.
+            self._claiming = asyncio.ensure_future(self._claim(room))
+            claimed = await asyncio.shield(self._claiming)
         # Nothing claimed, and something due all the same: jobs that could not be loaded have been set aside, or another
         # worker is about to take them.
         self._is_idle = not claimed and not await self._repository.has_due(queues=self._queues)
         return claimed
 
+    @property
+    def _shall_release(self) -> bool:
+        return monotonic() >= self._next_release_at
+
     async def _claim(self, room: int) -> int:
         begun = monotonic()
         claims = await self._repository.claim(room, worker_id=self.worker_id, lease=self._lease, queues=self._queues)
-        for claim in claims:
-            attempt = Attempt(
-                claim,
-                self._repository,
-                self._handler,
-                self._completions,
-                lease=self._lease,
-                heartbeat=self._heartbeat,
-                grace=self._grace,
-                claimed_at=begun,
-            )
-            task = asyncio.create_task(attempt.run())
-            self._attempts[task] = attempt
-            task.add_done_callback(lambda done: self._attempts.pop(done, None))
+        self._attempts.begin(claims, begun, give_back=self._stopped.is_set())
         return len(claims)
 
-    async def _finish(self, seconds: float) -> None:
-        """Let the running jobs end in time, and give back those that do not."""
-        if self._attempts:
-            await asyncio.wait(self._attempts, timeout=seconds)
-        for attempt in list(self._attempts.values()):
-            attempt.give_back()
-        if self._attempts:
-            await asyncio.wait(self._attempts, timeout=_GIVING_BACK_SECONDS)
+    async def _complete(self, claims: list[JobClaim[Job]]) -> Collection[str]:
+        """Save jobs as completed, claim others in their place with the same statement; return the ids of lost ones."""
+        room = self._attempts.room(ending=len(claims))
+        lost: Collection[str] = ()
+        if room <= 0 or self._is_idle or self._shall_release or self._stopped.is_set():
+            try:
+                await self._repository.complete(claims)
+            except LeaseLostError as error:
+                lost = error.lost
+        else:
+            begun = monotonic()
+            with self._attempts.expecting(room):
+                next_ones = await self._repository.complete_and_claim(
+                    claims, room, worker_id=self.worker_id, lease=self._lease, queues=self._queues
+                )
+                lost = next_ones.lost
+                self._attempts.begin(next_ones.claims, begun, give_back=self._stopped.is_set())
+        self._attempts.note_saved(claims)
+        self._news.set()  # there may be room
+        return lost
+
+    def _attempt(self, claim: JobClaim[Job], claimed_at: float) -> Attempt[Job]:
+        return Attempt(
+            claim,
+            self._repository,
+            self._handler,
+            self._completions,
+            lease=self._lease,
+            heartbeat=self._heartbeat,
+            grace=self._grace,
+            claimed_at=claimed_at,
+        )
 
     def _begin(self) -> None:
         if self._is_running:
@@ -214,19 +235,18 @@ class JobWorker(Generic[Job]):
 
     async def _end(self) -> None:
         """Leave nothing behind, however this has come to its end, and be ready to be run again."""
+        self._stopped.set()
         try:
             if self._scheduling is not None:
                 self._scheduling.cancel()
                 await asyncio.wait({self._scheduling})
             if self._claiming is not None:
                 await asyncio.wait({self._claiming})
-            await self._finish(0)
+            await self._attempts.finish(0)
             await self._completions.end(_GIVING_BACK_SECONDS)
+            await self._attempts.finish(0)  # what was claimed with the last of them
         finally:
-            for task, attempt in self._attempts.items():
-                logger.error("job %r does not end though it is cancelled; it is left until its lease ends", attempt.id)
-                task.cancel()
-            self._attempts = {}
+            self._attempts.abandon()
             self._stopped, self._news = asyncio.Event(), asyncio.Event()
             self._scheduling = self._claiming = None
             self._is_idle = self._is_running = False
