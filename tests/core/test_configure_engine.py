@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
-from tests.conftest import check_no_leaks
 from tests.support.databases import ROOT
+from tests.support.engines import check_no_leaks
 from tests.support.events import an_event
 from tests.support.kinds import ONLY_POSTGRESQL, ONLY_SQLITE
 

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
-from tests.core.engines import checked_out
 from tests.core.notes import NOTES, Note, note, notes
+from tests.support.engines import checked_out
 from tests.support.events import an_event, versions
 
 

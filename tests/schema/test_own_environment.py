@@ -187,20 +187,6 @@ def of_library(texts: list[str]) -> list[str]:
     return [text for text in texts if not own.search(text.replace(VERSION_TABLE, ""))]
 
 
-@pytest.fixture
-def postgresql_database(databases):
-    """An empty PostgreSQL database."""
-    with databases.fresh("postgresql", migrated=False) as fresh:
-        yield fresh
-
-
-@pytest.fixture
-def reference(databases, empty_database):
-    """A database of the same kind that the library's own environment has migrated."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
-
-
 def test_one_history_makes_both(following, empty_database, reference):
     """`upgrade head` makes the application's table and just what the library's own environment would make."""
     succeed("upgrade", "head", cwd=following, url=empty_database.dsn)
@@ -346,9 +332,9 @@ def test_a_table_of_the_librarys_name_is_refused(application, empty_database):
     assert tables(empty_database) <= {"jobs", "alembic_version"}
 
 
-async def test_the_lock_is_released_under_another_search_path(postgresql_database):
+async def test_the_lock_is_released_under_another_search_path(empty_postgresql):
     """A search path that changes under the lock, as an env.py for tenants may do it, leaves no lock on the session."""
-    engine = create_async_engine(postgresql_database.url, pool_size=1, max_overflow=0)
+    engine = create_async_engine(empty_postgresql.url, pool_size=1, max_overflow=0)
 
     def migrate(connection) -> None:
         with library_schema.migration_lock(connection):

@@ -140,13 +140,6 @@ def revised(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def reference(databases, empty_database):
-    """A migrated database of the same kind."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
-
-
 def _unbracketed(text: str) -> str:
     return " ".join(re.sub("[()]", "", text).split())
 

@@ -12,15 +12,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
 from tests.advanced.jobs.conftest import Import
-from tests.advanced.jobs.test_worker import Work, until
+from tests.advanced.jobs.handlers import Work
+from tests.support.waiting import until
 
 NEVER = timedelta(hours=1)
-
-
-@pytest.fixture
-def postgresql(databases):
-    with databases.fresh("postgresql") as database:
-        yield database
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 from tests.core.bystander import scalar, so_many_wait
-from tests.core.engines import a_configured_engine
+from tests.support.engines import configured_engine
 from tests.support.events import an_event, everything
 from tests.support.kinds import ONLY_POSTGRESQL
 from tests.support.waiting import until
@@ -20,7 +20,7 @@ from tests.support.waiting import until
 def a_hasty_engine(database):
     """Give an engine in whose sessions the server does not wait a second before it looks for deadlocks."""
     settings = {"server_settings": {"deadlock_timeout": "50ms"}}  # which a proxy would refuse
-    return a_configured_engine(database.direct_url, connect_args=settings)
+    return configured_engine(database.direct_url, connect_args=settings)
 
 
 class TestConcurrency:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 from tests.core.bystander import locks, scalar
-from tests.core.engines import a_configured_engine
+from tests.support.engines import configured_engine
 from tests.support.events import an_event, everything
 from tests.support.kinds import ONLY_POSTGRESQL
 
@@ -178,7 +178,7 @@ class TestHoldingReaders:
 
     async def test_another_database_does_not_interfere(self, store, engine, twin):
         """A writer in another database holds nobody here, although its table has the same oid."""
-        async with a_configured_engine(twin.url) as other_engine:
+        async with configured_engine(twin.url) as other_engine:
             oid = "SELECT 'events'::regclass::oid::bigint"
             assert await scalar(engine, oid) == await scalar(other_engine, oid)
             async with SQLAlchemyUnitOfWork(async_sessionmaker(other_engine)) as uow:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
-from tests.core.engines import a_configured_engine
+from tests.support.engines import configured_engine
 from tests.support.events import an_event, everything
 from tests.support.kinds import ONLY_POSTGRESQL
 
@@ -23,7 +23,7 @@ class TestIsolation:
     async def test_reading_by_position_needs_read_committed(self, database, level, how):
         """Under another isolation level, which would lose events silently, reads by position are refused."""
         options = {"isolation_level": level} if how == "engine" else {"execution_options": {"isolation_level": level}}
-        async with a_configured_engine(database.url, **options) as engine:
+        async with configured_engine(database.url, **options) as engine:
             store = SQLAlchemyEventStore(async_sessionmaker(engine))
             await store.append([an_event()])
             assert len(await store.get_events("order-1")) == 1
@@ -43,7 +43,7 @@ class TestIsolation:
     @ONLY_POSTGRESQL
     async def test_an_append_on_an_old_snapshot_fails_instead_of_trying_forever(self, database, store):
         """Under REPEATABLE READ an append that cannot see the stream's end is refused by the database."""
-        async with a_configured_engine(database.url, isolation_level="REPEATABLE READ") as engine:
+        async with configured_engine(database.url, isolation_level="REPEATABLE READ") as engine:
             async with asyncio.timeout(10):
                 with pytest.raises(DBAPIError, match="could not serialize access"):
                     async with SQLAlchemyUnitOfWork(async_sessionmaker(engine)) as uow:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
-from tests.core.engines import checked_out
+from tests.support.engines import checked_out
 from tests.support.events import an_event, everything
 
 

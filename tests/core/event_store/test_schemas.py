@@ -13,7 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, SchemaOutOfDateError
 from tests.core.bystander import locks
-from tests.core.engines import a_configured_engine
+from tests.support.engines import configured_engine
 from tests.support.events import an_event, everything
 from tests.support.kinds import ONLY_POSTGRESQL
 
@@ -114,7 +114,7 @@ class TestSchemas:
     async def test_no_search_path_is_needed(self, database, engine, tenant):
         """With schema= the store works where the search_path is empty."""
         settings = {"server_settings": {"search_path": ""}}  # which a proxy would refuse
-        async with a_configured_engine(database.direct_url, connect_args=settings) as bare:
+        async with configured_engine(database.direct_url, connect_args=settings) as bare:
             store = SQLAlchemyEventStore(async_sessionmaker(bare), schema=tenant)
             await store.append([an_event(), an_event()])
             assert len(await everything(store)) == 2

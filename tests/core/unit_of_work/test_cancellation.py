@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from tests.core.bystander import waiting
 from tests.core.contention import stream_in_use
-from tests.core.engines import checked_out
 from tests.core.notes import note, notes
+from tests.support.engines import checked_out
 from tests.support.events import an_event
 from tests.support.kinds import ONLY_SQLITE
 from tests.support.waiting import until

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.core import undoing
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS
-from tests.core.engines import checked_out
 from tests.core.notes import Note, note, notes
+from tests.support.engines import checked_out
 from tests.support.events import an_event
 
 

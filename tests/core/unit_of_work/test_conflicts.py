@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 from tests.core.contention import a_conflict
-from tests.core.engines import checked_out
 from tests.core.notes import NOTES, Note, note, notes
+from tests.support.engines import checked_out
 from tests.support.events import an_event
 
 

@@ -12,8 +12,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 from tests.core.contention import a_conflict
-from tests.core.engines import checked_out
 from tests.core.notes import note, notes
+from tests.support.engines import checked_out
 from tests.support.events import an_event
 from tests.support.kinds import ONLY_POSTGRESQL
 

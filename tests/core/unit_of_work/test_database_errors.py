@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 from tests.core.contention import stream_in_use
-from tests.core.engines import checked_out
 from tests.core.notes import Note, note, notes
+from tests.support.engines import checked_out
 from tests.support.kinds import ONLY_POSTGRESQL, ONLY_SQLITE
 
 

@@ -10,7 +10,7 @@ import pytest
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 from tests.core.contention import stream_in_use
-from tests.core.engines import checked_out
+from tests.support.engines import checked_out
 from tests.support.events import an_event
 from tests.support.waiting import until
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
 from tests.advanced.projections.migrated.accounts import creation, run_elsewhere, schema_of, seed
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import configured_engine, create_async_engine
 
 
 @pytest.fixture
@@ -23,9 +22,8 @@ async def made(database):
 @pytest.fixture
 async def engine(database):
     """An engine whose pool keeps ten connections."""
-    made = configure_engine(create_async_engine(database.url, pool_size=10, poolclass=AsyncAdaptedQueuePool))
-    yield made
-    await check_no_leaks(made)
+    async with configured_engine(database.url, pool_size=10, poolclass=AsyncAdaptedQueuePool) as made:
+        yield made
 
 
 @pytest.fixture(params=["types from the database", "types from schemas"])
