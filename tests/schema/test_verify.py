@@ -12,8 +12,8 @@ from cqrs_ddd_advanced_core.projections import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import configure_engine, schema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, SchemaOutOfDateError
-from tests.schema.test_chain import chain
-from tests.schema.test_revisions import EVERYTHING, LONG_NAMED
+from tests.schema.every_type import EVERYTHING, LONG_NAMED
+from tests.schema.programs import chain
 from tests.support.command_line import HEAD, REVISIONS, VERSION_TABLE
 from tests.support.engines import check_no_leaks, configured_engine
 
