@@ -1,8 +1,16 @@
-"""What tests of the schema compare a database with."""
+"""An application without schemas yet, and what a database is compared with."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.support.command_line import make_application
+
+
+@pytest.fixture
+def app(tmp_path):
+    """An application that registers its schemas, and has none yet."""
+    return make_application(tmp_path / "app")
 
 
 @pytest.fixture
