@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
 from tests.conftest import KINDS
-from tests.examples.test_traffic_fines import EXAMPLE, LOG, assert_equal_to_log, needs_log, run, write_log
+from tests.examples.fines import EXAMPLE, LOG, assert_equal_to_log, needs_log, run, write_log
 from tests.support.command_line import column, environment, tables
 
 PATIENCE_SECONDS = 120
