@@ -20,6 +20,21 @@ from tests.support.kinds import ONLY_SQLITE
 from tests.support.waiting import until
 
 
+async def a_task_in_a_block(session_factory):
+    """Start a task whose unit of work has written a note and goes on for ever, and return it once it is there."""
+    reached = asyncio.Event()
+
+    async def block():
+        async with SQLAlchemyUnitOfWork(session_factory) as uow:
+            await uow.session.execute(note("a"))
+            reached.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(block())
+    await reached.wait()
+    return task
+
+
 class TestCancellation:
     async def test_in_a_statement_gives_the_connection_back(self, engine, session_factory, database):
         """A task that is cancelled while it waits for the database leaves neither connection nor lock behind."""
@@ -56,16 +71,7 @@ class TestCancellation:
 
     async def test_in_the_block_rolls_back(self, engine, session_factory):
         """A task that is cancelled in the block, outside of any statement, rolls back."""
-        forever, reached = asyncio.Event(), asyncio.Event()
-
-        async def block():
-            async with SQLAlchemyUnitOfWork(session_factory) as uow:
-                await uow.session.execute(note("a"))
-                reached.set()
-                await forever.wait()
-
-        task = asyncio.create_task(block())
-        await reached.wait()
+        task = await a_task_in_a_block(session_factory)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -172,16 +178,7 @@ class TestCancellation:
 
     async def test_twice_gives_the_connection_back(self, engine, session_factory):
         """A second cancellation during the rollback changes nothing."""
-        reached, forever = asyncio.Event(), asyncio.Event()
-
-        async def block():
-            async with SQLAlchemyUnitOfWork(session_factory) as uow:
-                await uow.session.execute(note("a"))
-                reached.set()
-                await forever.wait()
-
-        task = asyncio.create_task(block())
-        await reached.wait()
+        task = await a_task_in_a_block(session_factory)
         task.cancel()
         await asyncio.sleep(0)  # lets the rollback begin
         task.cancel()
