@@ -11,14 +11,13 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.support import pgbouncer
 from tests.support.databases import Database, Databases
 from tests.support.engines import configured_engine, engine_maker
+from tests.support.kinds import KINDS
 from tests.support.postgres import Server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.support.pgbouncer import Proxy
-
-KINDS = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError, RebuildError, SchemaOutOfDateError
 from cqrs_ddd_persistence_sqlalchemy.schema import abandon_rebuild, rebuild
-from tests.conftest import KINDS
 from tests.support.command_line import schema as text_of_schema
-from tests.support.kinds import ONLY_POSTGRESQL
+from tests.support.kinds import KINDS, ONLY_POSTGRESQL
 
 FIELDS = [("id", "TEXT PRIMARY KEY"), ("n", "INTEGER")]
 ITEMS = ProjectionSchema("items", FIELDS, ["n"])

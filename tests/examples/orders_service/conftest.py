@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from orders_service.outside import Outside
-from tests.conftest import KINDS
 from tests.examples.orders_service.service import EXAMPLE, started
 from tests.support.command_line import succeed
+from tests.support.kinds import KINDS
 
 
 @pytest.fixture(scope="session")
