@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from tests.support import pgbouncer
 from tests.support.databases import Database, Databases
-from tests.support.engines import create_async_engine
+from tests.support.engines import configured_engine, engine_maker
+from tests.support.kinds import KINDS
 from tests.support.postgres import Server, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.support.pgbouncer import Proxy
-
-KINDS = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
@@ -65,44 +60,49 @@ def empty_database(request: pytest.FixtureRequest, databases: Databases) -> Iter
 
 
 @pytest.fixture
+def postgresql(databases: Databases) -> Iterator[Database]:
+    """A migrated PostgreSQL database, for what SQLite has not."""
+    with databases.fresh("postgresql") as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def empty_postgresql(databases: Databases) -> Iterator[Database]:
+    """A PostgreSQL database without any table, for what SQLite has not."""
+    with databases.fresh("postgresql", migrated=False) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def sqlite(databases: Databases) -> Iterator[Database]:
+    """A migrated SQLite database, for what PostgreSQL does otherwise."""
+    with databases.fresh("sqlite") as fresh:
+        yield fresh
+
+
+@pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """A configured engine on the migrated database, checked for leaks in the end."""
     # Named, as SQLAlchemy 2.0 has none for SQLite files, and so nothing to look for leaks in.
-    made = configure_engine(create_async_engine(database.url, poolclass=AsyncAdaptedQueuePool))
-    yield made
-    await check_no_leaks(made)
+    async with configured_engine(database.url, poolclass=AsyncAdaptedQueuePool) as made:
+        yield made
 
 
 @pytest.fixture
 async def stock_engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine as `create_async_engine` makes it, on the same database."""
-    made = create_async_engine(database.url)
-    yield made
-    await check_no_leaks(made)
+    async with engine_maker() as make:
+        yield make(database.url)
+
+
+@pytest.fixture
+async def make_engine() -> AsyncIterator[Callable[..., AsyncEngine]]:
+    """Makes engines without any settings; they are checked for leaks, and disposed of however the test ends."""
+    async with engine_maker() as make:
+        yield make
 
 
 @pytest.fixture
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Sessions on the configured engine."""
     return async_sessionmaker(engine, expire_on_commit=False)
-
-
-async def check_no_leaks(engine: AsyncEngine) -> None:
-    """Fail when a connection was not given back, or given back inside a transaction; then dispose of the engine."""
-    pool = engine.sync_engine.pool
-    # A task that was cancelled leaves the closing of its connection to another one, shielded, which may not have ended.
-    give_up = time.monotonic() + 5
-    while (checked_out := pool.checkedout() if isinstance(pool, QueuePool) else 0) and time.monotonic() < give_up:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    open_transactions = 0
-    if engine.dialect.name == "postgresql":
-        async with engine.connect() as connection:
-            open_transactions = await connection.scalar(
-                sa.text(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
-                )
-            )
-    await engine.dispose()
-    assert checked_out == 0, f"{checked_out} connections were not given back to the pool"
-    assert open_transactions == 0, f"{open_transactions} transactions were left open"

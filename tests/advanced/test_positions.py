@@ -15,8 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import (
     SchemaOutOfDateError,
     UnitOfWorkError,
 )
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import check_no_leaks, create_async_engine
 
 
 @pytest.fixture

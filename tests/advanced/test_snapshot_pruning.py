@@ -11,6 +11,7 @@ from sqlalchemy import event
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySnapshotStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import snapshots as table
+from tests.support.kinds import ONLY_POSTGRESQL
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ async def test_sixteen_savers_and_two_that_prune_never_fail(engine, snapshots):
     assert await stored(engine) == {("Order", f"o{number}"): [20] for number in range(4)}
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@ONLY_POSTGRESQL
 async def test_a_row_that_somebody_saves_in_a_long_transaction_is_left(engine, session_factory, snapshots):
     """Pruning goes past it at once, and so never deadlocks with who saves several versions."""
     await fill(engine, {("Order", "o1"): [1, 2, 3, 4]})

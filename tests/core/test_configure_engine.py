@@ -6,21 +6,18 @@ import asyncio
 import sys
 import textwrap
 from asyncio.subprocess import PIPE, STDOUT
-from contextlib import AsyncExitStack
 
 import pytest
 import sqlalchemy as sa
 import sqlalchemy.ext.asyncio
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
-from tests.conftest import check_no_leaks
 from tests.support.databases import ROOT
-from tests.support.engines import create_async_engine
-
-ONLY_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+from tests.support.engines import check_no_leaks
+from tests.support.events import an_event
+from tests.support.kinds import ONLY_POSTGRESQL, ONLY_SQLITE
 
 # One process of the many: reads before it writes, in one transaction, as applications do.
 WRITER = """
@@ -46,23 +43,6 @@ WRITER = """
     sys.stdin.readline()  # all start at once
     asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
-
-
-def an_event(stream="order-1", **given):
-    return StoredEvent(**{"aggregate_id": stream, "event_type": "Placed", "payload": {}} | given)
-
-
-@pytest.fixture
-async def make_engine():
-    """Makes engines without any settings; they are checked for leaks, and disposed of however the test ends."""
-    async with AsyncExitStack() as stack:
-
-        def make(url, **options):
-            engine = create_async_engine(url, **options)
-            stack.push_async_callback(check_no_leaks, engine)
-            return engine
-
-        yield make
 
 
 async def test_returns_the_engine(database, make_engine):
@@ -192,7 +172,7 @@ async def test_many_processes_write_one_database(database, make_engine):
 
 
 @pytest.mark.parametrize("pooling", [True, False])
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@ONLY_POSTGRESQL
 async def test_with_transaction_pooling_no_statement_stays_on_the_server(database, pooling):
     """Other arguments of the connection are kept; without the setting the driver's named statements are there."""
     made = sqlalchemy.ext.asyncio.create_async_engine(

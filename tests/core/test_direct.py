@@ -24,7 +24,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.models import events
 
-WHENS = [f"{when}_{what}" for when in ("before", "after") for what in ("execute", "cursor_execute")]
 INSERT = sa.insert(events).values(
     event_id=sa.bindparam("0_id"),
     aggregate_id="a",

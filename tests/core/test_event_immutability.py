@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
+from tests.support.events import an_event
+from tests.support.kinds import ONLY_POSTGRESQL
 
 REFUSED = "events are immutable"
 
@@ -60,10 +61,6 @@ CASES = [
 ]
 
 
-def an_event(stream="order-1", **given):
-    return StoredEvent(**{"aggregate_id": stream, "event_type": "Placed", "payload": {"name": "Ada"}} | given)
-
-
 async def execute(engine, statement):
     async with engine.begin() as connection:
         await connection.execute(sa.text(statement))
@@ -89,12 +86,19 @@ async def triggers(engine):
 async def store(session_factory):
     """A store with two events in it."""
     made = SQLAlchemyEventStore(session_factory)
-    await made.append([an_event(event_id="e-1"), an_event(event_id="e-2")])
+    await made.append([an_event(event_id=event_id, payload={"name": "Ada"}) for event_id in ("e-1", "e-2")])
     return made
 
 
 ERASE = "UPDATE events SET payload = '{}' WHERE aggregate_id = 'order-1'"
 REMOVE = "DELETE FROM events WHERE position = 2"
+
+
+async def is_refused(uow):
+    """See a change refused, in a savepoint, so that the unit of work can go on."""
+    with pytest.raises(DBAPIError, match=REFUSED):
+        async with uow.session.begin_nested():
+            await uow.session.execute(sa.text(ERASE))
 
 
 class TestRefusal:
@@ -105,7 +109,7 @@ class TestRefusal:
             await execute(engine, statement)
         assert await payloads(session_factory) == [{"name": "Ada"}] * 2
 
-    @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+    @ONLY_POSTGRESQL
     @pytest.mark.parametrize("statement", CHANGES["postgresql"].values(), ids=CHANGES["postgresql"])
     async def test_does_not_depend_on_there_being_events(self, engine, session_factory, statement):
         """PostgreSQL refuses the statement as such, on an empty table too."""
@@ -143,9 +147,7 @@ class TestAllowChanges:
         async with SQLAlchemyUnitOfWork(session_factory) as uow:
             async with store.allow_changes(uow=uow):
                 await uow.session.execute(sa.text(statement))
-            with pytest.raises(DBAPIError, match=REFUSED):
-                async with uow.session.begin_nested():
-                    await uow.session.execute(sa.text(ERASE))
+            await is_refused(uow)
         assert await payloads(session_factory) == ([{}, {}] if statement == ERASE else [{"name": "Ada"}])
         with pytest.raises(DBAPIError, match=REFUSED):
             await execute(engine, ERASE)
@@ -174,9 +176,7 @@ class TestAllowChanges:
                 async with store.allow_changes(uow=uow):
                     await uow.session.execute(sa.text(ERASE))
                 await uow.session.execute(sa.text(REMOVE))
-            with pytest.raises(DBAPIError, match=REFUSED):
-                async with uow.session.begin_nested():
-                    await uow.session.execute(sa.text(ERASE))
+            await is_refused(uow)
         assert await payloads(session_factory) == [{}]
 
     async def test_refuses_another_connection_meanwhile(self, store, engine, session_factory, stock_engine, database):
@@ -199,9 +199,7 @@ class TestAllowChanges:
             async with store.allow_changes(uow=uow):
                 await uow.session.execute(sa.text(ERASE))
             await uow.rollback()
-            with pytest.raises(DBAPIError, match=REFUSED):
-                async with uow.session.begin_nested():
-                    await uow.session.execute(sa.text(ERASE))
+            await is_refused(uow)
         assert await payloads(session_factory) == [{"name": "Ada"}] * 2
         assert await triggers(engine) == before
 
@@ -212,9 +210,7 @@ class TestAllowChanges:
             async with store.allow_changes(uow=uow):
                 await uow.session.execute(sa.text(ERASE))
                 await uow.rollback()
-            with pytest.raises(DBAPIError, match=REFUSED):
-                async with uow.session.begin_nested():
-                    await uow.session.execute(sa.text(ERASE))
+            await is_refused(uow)
         assert await payloads(session_factory) == [{"name": "Ada"}] * 2
         assert await triggers(engine) == before
 
@@ -238,9 +234,7 @@ class TestAllowChanges:
                 async with store.allow_changes(uow=uow):
                     await uow.session.execute(sa.text(REMOVE))
                     raise LookupError("mine")
-            with pytest.raises(DBAPIError, match=REFUSED):
-                async with uow.session.begin_nested():
-                    await uow.session.execute(sa.text(ERASE))
+            await is_refused(uow)
         assert await triggers(engine) == before
         with pytest.raises(DBAPIError, match=REFUSED):
             await execute(engine, ERASE)
@@ -273,9 +267,7 @@ class TestAllowChanges:
                 async with uow.session.begin_nested(), store.allow_changes(uow=uow):
                     await uow.session.execute(sa.text(REMOVE))
                     raise LookupError("mine")
-            with pytest.raises(DBAPIError, match=REFUSED):
-                async with uow.session.begin_nested():
-                    await uow.session.execute(sa.text(ERASE))
+            await is_refused(uow)
         assert await payloads(session_factory) == [{"name": "Ada"}] * 2
         assert await triggers(engine) == before
 

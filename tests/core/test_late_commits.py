@@ -16,13 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from cqrs_ddd_advanced_core import StoredEvent
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
-from tests.conftest import check_no_leaks
 from tests.support.databases import ROOT
-from tests.support.engines import create_async_engine
-
-ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+from tests.support.events import an_event
+from tests.support.kinds import ONLY_POSTGRESQL
 
 WRITERS = 12
 EVENTS = 1500
@@ -46,10 +43,6 @@ STUCK_WRITER = """
 
     asyncio.run(main(sys.argv[1]))
 """
-
-
-def an_event(stream="order-1", **given):
-    return StoredEvent(**{"aggregate_id": stream, "event_type": "Placed", "payload": {}} | given)
 
 
 async def naive_page(session_factory, position, limit):
@@ -119,13 +112,9 @@ class TestManyWriters:
         return careful, naive, committed
 
     @pytest.fixture
-    async def roomy_engine(self, database):
+    def roomy_engine(self, database, make_engine):
         """An engine with a connection for everybody."""
-        made = configure_engine(
-            create_async_engine(database.url, poolclass=AsyncAdaptedQueuePool, pool_size=WRITERS + 2)
-        )
-        yield made
-        await check_no_leaks(made)
+        return configure_engine(make_engine(database.url, poolclass=AsyncAdaptedQueuePool, pool_size=WRITERS + 2))
 
     async def test_every_event_is_seen_once_and_in_order(self, database, roomy_engine):
         """Twelve writers with late commits and rollbacks: a reader sees each committed event once, streams in order."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.docs.pages import DOCS, blocks
 from tests.docs.running import Reader, commands
 from tests.support.databases import Database
@@ -12,14 +10,7 @@ from tests.test_package import built, installed, made_once, source, wheel  # noq
 SET_UP = ["python3 -m venv .venv", ". .venv/bin/activate", "pip install cqrs-ddd-persistence-sqlalchemy"]
 
 
-@pytest.fixture
-def postgresql(databases):
-    """A PostgreSQL database without any table."""
-    with databases.fresh("postgresql", migrated=False) as fresh:
-        yield fresh
-
-
-async def test_the_page_is_all_that_a_stranger_needs(installed, postgresql, tmp_path):  # noqa: F811
+async def test_the_page_is_all_that_a_stranger_needs(installed, empty_postgresql, tmp_path):  # noqa: F811
     """What the page says works on SQLite; with another URL, the revision, programs and commands do on PostgreSQL.
 
     The first block is what the fixture has done, with the wheel's path in the place of its name.
@@ -34,7 +25,7 @@ async def test_the_page_is_all_that_a_stranger_needs(installed, postgresql, tmp_
     assert [path.name.partition("_")[2] for path in (tmp_path / "versions").glob("*.py")] == ["create_balances.py"]
 
     assert commands(changed_url.text)[0].startswith("export DATABASE_URL=postgresql://")
-    on_postgresql = Reader(tmp_path, postgresql, {}, programs=installed)
+    on_postgresql = Reader(tmp_path, empty_postgresql, {}, programs=installed)
     first_events = next(number for number, step in enumerate(steps) if step.file_name == "pay.py")
     for step in [changed_url, *steps[first_events:]]:
         await on_postgresql.do(step)

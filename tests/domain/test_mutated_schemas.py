@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cqrs_ddd_advanced_core.exceptions import SchemaError
 from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
 from cqrs_ddd_advanced_core.projections.column_types import parse_column
-from tests.domain.test_column_types import column_specs
+from tests.domain.columns import column_specs
 
 SCHEMA = ProjectionSchema(
     collection="carts",

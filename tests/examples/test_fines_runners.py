@@ -14,18 +14,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
-from tests.conftest import KINDS
-from tests.examples.test_traffic_fines import EXAMPLE, LOG, assert_equal_to_log, needs_log, run, write_log
+from tests.examples.fines import EXAMPLE, LOG, assert_equal_to_log, needs_log, run, write_log
 from tests.support.command_line import column, environment, tables
 
 PATIENCE_SECONDS = 120
-
-
-@pytest.fixture(params=KINDS)
-def target(request, databases):
-    """A database that the demo migrates itself."""
-    with databases.fresh(request.param, migrated=False) as fresh:
-        yield fresh
 
 
 @pytest.fixture(scope="module")
@@ -116,58 +108,61 @@ def killed_again_and_again(database, log, *, batch_size, step):
     return kills
 
 
-def test_two_runners_killed_again_and_again_count_every_event_once(target, own_log):
+def test_two_runners_killed_again_and_again_count_every_event_once(empty_database, own_log):
     """Sums that are not idempotent equal those of the log, case by case, and SIGTERM ends a runner in good order."""
-    assert killed_again_and_again(target, own_log, batch_size=3, step=600) >= 3
+    assert killed_again_and_again(empty_database, own_log, batch_size=3, step=600) >= 3
 
 
 @needs_log
-def test_the_real_log_survives_runners_that_are_killed(target):
+def test_the_real_log_survives_runners_that_are_killed(empty_database):
     """The same with the public log."""
-    assert killed_again_and_again(target, LOG, batch_size=50, step=6000) >= 3
+    assert killed_again_and_again(empty_database, LOG, batch_size=50, step=6000) >= 3
 
 
-def test_a_rebuild_that_is_killed_goes_on_where_it_was(target, own_log):
+def test_a_rebuild_that_is_killed_goes_on_where_it_was(empty_database, own_log):
     """A second run builds only what the first one has not, and the table is whole."""
-    run(target, "--events", str(own_log))
-    rebuilding = projections(target, "rebuild", "fines", "--batch-size", "10")
-    wait_until(lambda: position(target, "fines (rebuild)") >= 300)
+    run(empty_database, "--events", str(own_log))
+    rebuilding = projections(empty_database, "rebuild", "fines", "--batch-size", "10")
+    wait_until(lambda: position(empty_database, "fines (rebuild)") >= 300)
     rebuilding.kill()
     rebuilding.communicate()
-    reached = position(target, "fines (rebuild)")
+    reached = position(empty_database, "fines (rebuild)")
     assert 300 <= reached < 3000
-    assert_equal_to_log(target, own_log)
+    assert_equal_to_log(empty_database, own_log)
     checked = subprocess.run(
         [sys.executable, "-m", "alembic", "check"],
         cwd=EXAMPLE,
-        env=environment(target.dsn),
+        env=environment(empty_database.dsn),
         capture_output=True,
         text=True,
         check=False,
     )
     assert "No new upgrade operations detected" in checked.stdout, checked.stderr
-    again = projections(target, "rebuild", "fines")
+    again = projections(empty_database, "rebuild", "fines")
     output, errors = again.communicate(timeout=PATIENCE_SECONDS)
     assert (again.returncode, output) == (0, "rebuilt from the events up to position 3000\n"), errors
     assert f"going on at position {reached}\n" in errors
-    assert "fines__rebuild" not in tables(target)
-    assert_equal_to_log(target, own_log)
+    assert "fines__rebuild" not in tables(empty_database)
+    assert_equal_to_log(empty_database, own_log)
 
 
-def test_the_status_is_for_people_and_for_scripts(target, own_log):
+def test_the_status_is_for_people_and_for_scripts(empty_database, own_log):
     """A table, JSON on request, and exit code 1 when something is paused."""
-    run(target, "--events", str(own_log))
-    assert said(projections(target, "status")).splitlines()[1].split()[:4] == ["fines", "stopped", "3000", "0"]
-    fines = json.loads(said(projections(target, "status", "--json")))[0]
+    run(empty_database, "--events", str(own_log))
+    assert said(projections(empty_database, "status")).splitlines()[1].split()[:4] == ["fines", "stopped", "3000", "0"]
+    fines = json.loads(said(projections(empty_database, "status", "--json")))[0]
     assert (fines["name"], fines["state"], fines["position"], fines["lag_events"]) == ("fines", "stopped", 3000, 0)
-    assert said(projections(target, "pause", "fines")) == "paused\n"
-    paused = projections(target, "status")
+    assert said(projections(empty_database, "pause", "fines")) == "paused\n"
+    paused = projections(empty_database, "status")
     assert "paused" in paused.communicate()[0]
     assert paused.returncode == 1
-    assert said(projections(target, "resume", "fines")) == "resumed\n"
-    assert said(projections(target, "parked", "fines")) == "none\n"
-    assert said(projections(target, "replay", "fines")) == "0 events will be tried again by the projection's runner\n"
-    assert said(projections(target, "discard", "fines")) == "0 events are forgotten\n"
-    unknown = projections(target, "rebuild", "nothing")
+    assert said(projections(empty_database, "resume", "fines")) == "resumed\n"
+    assert said(projections(empty_database, "parked", "fines")) == "none\n"
+    assert (
+        said(projections(empty_database, "replay", "fines"))
+        == "0 events will be tried again by the projection's runner\n"
+    )
+    assert said(projections(empty_database, "discard", "fines")) == "0 events are forgotten\n"
+    unknown = projections(empty_database, "rebuild", "nothing")
     assert "there is no projection 'nothing'; there are 'fines'" in unknown.communicate()[1]
     assert unknown.returncode == 2

@@ -2,135 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
-from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
-from tests.conftest import KINDS
-from tests.support.databases import ROOT, alembic
+from tests.examples.fines import EXAMPLE, LOG, assert_equal_to_log, needs_log, run, start, write_log
+from tests.support.databases import alembic
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-EXAMPLE = ROOT / "examples" / "traffic_fines"
-LOG = ROOT.parent / "shared" / "data" / "traffic_fines.csv"
-needs_log = pytest.mark.skipif(not LOG.exists(), reason="the public log is not part of the project; see the example")
-
-
-@dataclass
-class Case:
-    """What the log says of one case, summed up without the library."""
-
-    fine_total: Decimal = Decimal(0)
-    expense: Decimal = Decimal(0)
-    paid: Decimal = Decimal(0)
-    last_activity: str = ""
-    events: int = 0
-
-
-def cases_of(path: Path) -> dict[str, Case]:
-    """Sum up a log: an amount replaces the fine, expenses and payments add up."""
-    cases: dict[str, Case] = defaultdict(Case)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            case = cases[row["case_id"]]
-            case.fine_total = Decimal(row["amount"]) if row["amount"] else case.fine_total
-            case.expense += Decimal(row["expense"] or 0)
-            case.paid += Decimal(row["payment_amount"] or 0)
-            case.last_activity = row["activity"].title().replace(" ", "")
-            case.events += 1
-    return cases
-
-
-def start(database, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(EXAMPLE / "main.py"), "--url", database.url, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=database.path.parent if database.kind == "sqlite" else None,
-    )
-
-
-def run(database, *arguments: str) -> str:
-    process = start(database, *arguments)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return output
-
-
-async def read_back(database) -> tuple[dict[str, Case], list[tuple[str, int]], dict[str, int]]:
-    engine = create_async_engine(database.url)
-    sessions = async_sessionmaker(engine)
-    rows = [row async for row in SQLAlchemyProjectionStore(sessions).stream("fines")]
-    events = [(each.event_id, each.version) async for each in SQLAlchemyEventStore(sessions).stream_after(0)]
-    positions = await SQLAlchemyProjectionPositionStore(sessions).all_positions()
-    await engine.dispose()
-    cases = {
-        row["case_id"]: Case(
-            row["fine_total"], row["expense"], row["paid"], row["last_activity"].title(), row["_version"]
-        )
-        for row in rows
-    }
-    return cases, events, positions
-
-
-def assert_equal_to_log(database, path: Path) -> None:
-    """Compare every case, the number of events and their ids with the log."""
-    expected = cases_of(path)
-    for case in expected.values():
-        case.last_activity = case.last_activity.title()
-    cases, events, _ = asyncio.run(read_back(database))
-    assert cases == expected
-    assert len(events) == sum(case.events for case in expected.values())
-    assert len(set(events)) == len(events)
-
-
-@pytest.fixture(params=KINDS)
-def target(request, databases):
-    """A database that the demo migrates itself."""
-    with databases.fresh(request.param, migrated=False) as fresh:
-        yield fresh
-
-
-def write_log(path: Path, *, cases: int) -> Path:
-    """Write a log of our own, three events a case, the cases interleaved."""
-    names = [
-        "event_no",
-        "case_id",
-        "version",
-        "activity",
-        "timestamp",
-        "amount",
-        "expense",
-        "payment_amount",
-        "total_payment_amount",
-    ]
-    steps = [("Create Fine", "35.00", "", ""), ("Send Fine", "", "11.10", ""), ("Payment", "", "", "46.10")]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        number = 0
-        for version, (activity, amount, expense, payment) in enumerate(steps, 1):
-            for case in range(cases):
-                number += 1
-                moment = f"2026-0{version}-01T00:{case // 60:02}:{case % 60:02}+00:00"
-                writer.writerow([number, f"C{case}", version, activity, moment, amount, expense, payment, payment])
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -139,27 +25,27 @@ def small_log(tmp_path_factory):
     return write_log(tmp_path_factory.mktemp("log") / "events.csv", cases=200)
 
 
-def test_the_generated_stream_is_projected_and_a_second_run_has_nothing_to_do(target):
+def test_the_generated_stream_is_projected_and_a_second_run_has_nothing_to_do(empty_database):
     """Two runs print the same totals, the second one without an event of its own."""
-    first, second = run(target, "--cases", "100"), run(target, "--cases", "100")
+    first, second = run(empty_database, "--cases", "100"), run(empty_database, "--cases", "100")
     assert "100 cases of" in first
     assert first.splitlines()[:-1] == second.splitlines()[:-1]
     assert "imported nothing new, projected nothing new" in second
 
 
-def test_a_log_is_projected_case_by_case(target, small_log):
+def test_a_log_is_projected_case_by_case(empty_database, small_log):
     """Every row of the read model equals the totals taken straight from the log."""
-    run(target, "--events", str(small_log), "--batch-size", "7")
-    assert_equal_to_log(target, small_log)
+    run(empty_database, "--events", str(small_log), "--batch-size", "7")
+    assert_equal_to_log(empty_database, small_log)
 
 
-def test_the_example_is_clean_for_alembic(target, small_log):
+def test_the_example_is_clean_for_alembic(empty_database, small_log):
     """In the example's folder `check`, `current` and `downgrade` answer for its own chain."""
-    run(target, "--events", str(small_log))
-    assert "No new upgrade operations" in alembic("check", url=target.url, cwd=EXAMPLE).stdout
-    assert "(head)" in alembic("current", url=target.url, cwd=EXAMPLE).stdout
-    alembic("downgrade", "base", url=target.url, cwd=EXAMPLE, x=("allow-data-loss=yes",))
-    alembic("upgrade", "head", url=target.url, cwd=EXAMPLE)
+    run(empty_database, "--events", str(small_log))
+    assert "No new upgrade operations" in alembic("check", url=empty_database.url, cwd=EXAMPLE).stdout
+    assert "(head)" in alembic("current", url=empty_database.url, cwd=EXAMPLE).stdout
+    alembic("downgrade", "base", url=empty_database.url, cwd=EXAMPLE, x=("allow-data-loss=yes",))
+    alembic("upgrade", "head", url=empty_database.url, cwd=EXAMPLE)
 
 
 def test_the_committed_revision_is_what_the_command_writes(tmp_path):
@@ -190,39 +76,39 @@ def test_every_schema_of_the_example_has_its_revision():
 
 
 @needs_log
-def test_the_real_log_survives_ten_kills(target):
+def test_the_real_log_survives_ten_kills(empty_database):
     """Killed at ten random moments and started again, the read model equals the log, case by case."""
-    run_with_kills(target, LOG, kills=10, seed=11)
-    assert_equal_to_log(target, LOG)
+    run_with_kills(empty_database, LOG, kills=10, seed=11)
+    assert_equal_to_log(empty_database, LOG)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_a_log_survives_a_hundred_kills(target, small_log, seed):
+def test_a_log_survives_a_hundred_kills(empty_database, small_log, seed):
     """The same with our own log, for as long as it takes: one event a transaction, twenty kills a round."""
-    run_with_kills(target, small_log, "--batch-size", "1", kills=20, seed=seed)
-    assert_equal_to_log(target, small_log)
+    run_with_kills(empty_database, small_log, "--batch-size", "1", kills=20, seed=seed)
+    assert_equal_to_log(empty_database, small_log)
 
 
-def run_with_kills(target, log: Path, *arguments: str, kills: int, seed: int) -> None:
+def run_with_kills(database, log: Path, *arguments: str, kills: int, seed: int) -> None:
     """Start the demo, kill it after a random while, and in the end let it finish."""
     rng = random.Random(seed)
     for _ in range(kills):
-        process = start(target, "--events", str(log), *arguments)
+        process = start(database, "--events", str(log), *arguments)
         deadline = time.monotonic() + rng.uniform(0.3, 2.5)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
         process.communicate()
-    run(target, "--events", str(log), *arguments)
+    run(database, "--events", str(log), *arguments)
 
 
-def test_two_runs_at_once_do_the_work_once(target, small_log):
+def test_two_runs_at_once_do_the_work_once(empty_database, small_log):
     """Two processes on one database both end well, and every event counts once."""
-    processes = [start(target, "--events", str(small_log), "--batch-size", "5") for _ in range(2)]
+    processes = [start(empty_database, "--events", str(small_log), "--batch-size", "5") for _ in range(2)]
     outcomes = [(process.communicate(timeout=120), process.returncode) for process in processes]
     assert [code for _, code in outcomes] == [0, 0], outcomes
-    assert_equal_to_log(target, small_log)
+    assert_equal_to_log(empty_database, small_log)
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,10 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
 from cqrs_ddd_persistence_sqlalchemy.projections.__main__ import main as projections
 from cqrs_ddd_persistence_sqlalchemy.schema import rebuild, verify
 from tests.advanced.jobs.conftest import Import
-from tests.conftest import check_no_leaks
 from tests.support import pgbouncer
 from tests.support.databases import ROOT, alembic
+from tests.support.engines import check_no_leaks
+from tests.support.kinds import ONLY_POSTGRESQL
 
 PROXIED = "the connection goes through a pooling proxy"
 TOTALS = ProjectionSchema(
@@ -112,7 +113,7 @@ async def run_client(url, *, pooling):
 
 
 class TestTheRunItself:
-    @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+    @ONLY_POSTGRESQL
     @pytest.mark.usefixtures("pooled")
     async def test_the_suites_engines_share_the_proxys_connections(self, databases, session_factory, database):
         """Twenty open units of work of the suite's own fixtures are served by five sessions of the server's at most."""

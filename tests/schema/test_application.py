@@ -82,13 +82,6 @@ def test_without_revisions_the_librarys_tables_are_made(application, empty_datab
     assert column(empty_database, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
 
 
-@pytest.fixture
-def reference(databases, empty_database):
-    """A migrated database of the same kind."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
-
-
 def test_one_command_runs_both_chains(with_revisions, empty_database):
     """`upgrade head` runs the library's revisions before the application's, and records each in its own table."""
     done = run("upgrade", "head", cwd=with_revisions, url=empty_database.dsn)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 from alembic.util import CommandError
 from pytest_alembic.tests import (  # noqa: F401  (pytest collects them here)
     test_model_definitions_match_ddl,
@@ -17,6 +16,7 @@ from pytest_alembic.tests.experimental import test_downgrade_leaves_no_trace  # 
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
+from tests.schema.programs import chain
 from tests.support.command_line import LIBRARY_TABLES
 from tests.support.databases import ROOT
 
@@ -43,14 +43,6 @@ async def empty_engine(request, empty_database):
     """An engine on an empty database, as the library recommends it and as SQLAlchemy makes it."""
     engine = create_async_engine(empty_database.url, poolclass=sa.NullPool)
     return configure_engine(engine) if request.param == "configured" else engine
-
-
-def chain(given: object = None) -> Config:
-    """Return the configuration of a program that runs the chain on what it has at hand."""
-    config = Config(ROOT / "alembic.ini")
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    config.attributes["connection"] = given
-    return config
 
 
 def upgrade(connection: sa.Connection) -> None:

@@ -53,20 +53,6 @@ def place(request, databases, repository):
             yield database.dsn.replace("+aiosqlite", ""), database
 
 
-@pytest.fixture
-def reference(databases, empty_database):
-    """A database of the same kind that one run has migrated."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
-
-
-@pytest.fixture
-def postgresql(databases):
-    """A migrated PostgreSQL database, for what SQLite has not."""
-    with databases.fresh("postgresql") as database:
-        yield database
-
-
 def test_everything_works_from_the_root_without_set_up(repository, place):
     """Upgrade, check, current, history and downgrade work on the default database and on any DATABASE_URL."""
     url, database = place

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
-from tests.schema.test_application import write_ini
 from tests.support.command_line import (
     HEAD,
     REVISIONS,
@@ -28,6 +27,7 @@ from tests.support.command_line import (
     schema,
     succeed,
     tables,
+    write_ini,
 )
 
 if TYPE_CHECKING:
@@ -109,20 +109,6 @@ _ADVISORY_LOCKS = """
 def repository(tmp_path):
     """A copy of the repository."""
     return copy_repository(tmp_path)
-
-
-@pytest.fixture
-def postgresql(databases):
-    """An empty PostgreSQL database, for what SQLite has not."""
-    with databases.fresh("postgresql", migrated=False) as database:
-        yield database
-
-
-@pytest.fixture
-def reference(databases, empty_database):
-    """A database of the same kind that one run has migrated."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
 
 
 def add_revision(repository: Path, text: str) -> None:
@@ -294,23 +280,23 @@ def test_looking_waits_for_nobody(repository, empty_database):
         finish(holder, "\n")
 
 
-def test_waiting_holds_no_transaction_open(repository, postgresql):
+def test_waiting_holds_no_transaction_open(repository, empty_postgresql):
     """A concurrent index, which waits for every transaction there is, is built while another migration waits."""
     add_revision(repository, _INDEXES)
-    with holder_and_waiter(repository, postgresql) as (holder, waiter):
-        while column(postgresql, _IDLE) != [1]:
+    with holder_and_waiter(repository, empty_postgresql) as (holder, waiter):
+        while column(empty_postgresql, _IDLE) != [1]:
             assert waiter.poll() is None
         finish(holder, "\n")
         assert upgrades(finish(waiter)) == Counter()
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_events_event_type'::regclass"
-    assert column(postgresql, valid) == [True]
-    assert locks_are_free(postgresql)
+    assert column(empty_postgresql, valid) == [True]
+    assert locks_are_free(empty_postgresql)
 
 
-def test_a_failed_migration_frees_the_lock_for_the_next(repository, postgresql):
+def test_a_failed_migration_frees_the_lock_for_the_next(repository, empty_postgresql):
     """The process that waited for a migration that fails takes its turn."""
     add_revision(repository, _STOPS.replace("sys.stdin.readline()", "assert sys.stdin.readline() == ''"))
-    with holder_and_waiter(repository, postgresql) as (holder, waiter):
+    with holder_and_waiter(repository, empty_postgresql) as (holder, waiter):
         said, _ = holder.communicate("fail\n", timeout=60)
         assert holder.returncode == 1, said
         assert upgrades(finish(waiter))["stops"] == 1

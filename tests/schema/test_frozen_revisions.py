@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.schema.test_revisions import assignments, imports, unfixed_names
+from tests.schema.revision_files import assignments, imports, unfixed_names
 from tests.support.databases import ROOT
 
 REVISIONS = sorted((ROOT / "migrations" / "versions").glob("cqrs_*.py"))

@@ -36,13 +36,6 @@ def app(tmp_path):
     return make_application(tmp_path / "app", lock_timeout_seconds="0.2", lock_timeout_retries="1")
 
 
-@pytest.fixture
-def postgresql(databases):
-    """A migrated PostgreSQL database."""
-    with databases.fresh("postgresql") as database:
-        yield database
-
-
 def migrate(app, database: Database, message: str, wanted: ProjectionSchema) -> None:
     """Write the revisions for the schema and apply them."""
     generate(app, database, message, wanted)

@@ -11,7 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cqrs_ddd_persistence_sqlalchemy import schema as library_schema
-from tests.schema.test_revisions import EVERYTHING
+from tests.schema.every_type import EVERYTHING
+from tests.schema.own_application import (
+    MODELS,
+    OWN_TABLES,
+    follow,
+    library_revision,
+    of_library,
+    revision_by_hand,
+    schema_command,
+    write_application,
+)
 from tests.support.command_line import (
     APPEND,
     HEAD,
@@ -21,107 +31,17 @@ from tests.support.command_line import (
     column,
     execute,
     fail,
+    make_application,
     run,
     run_script,
     schema,
     succeed,
     tables,
 )
+from tests.support.databases import alembic
 
 if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
-
-    from tests.support.databases import Database
-
-# As `alembic init -t async` writes it, with what docs/migrations.md says to add.
-ENV = """
-import asyncio
-import os
-
-from alembic import context
-from sqlalchemy import make_url, pool
-from sqlalchemy.ext.asyncio import create_async_engine
-
-from cqrs_ddd_persistence_sqlalchemy import schema
-from models import metadata
-
-url = make_url(os.environ["DATABASE_URL"])
-url = url.set(drivername={"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}[url.get_backend_name()])
-options = {
-    "target_metadata": metadata,
-    "include_name": schema.include_name,
-    "render_item": schema.render_item,
-    "compare_type": schema.compare_type,
-}
-
-
-def run_offline():
-    context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **options)
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-def run_on(connection):
-    with schema.migration_lock(connection):
-        context.configure(connection=connection, render_as_batch=True, **options)
-        with context.begin_transaction():
-            context.run_migrations()
-
-
-async def run_online():
-    engine = create_async_engine(url, poolclass=pool.NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(run_on)
-    await engine.dispose()
-
-
-if context.is_offline_mode():
-    run_offline()
-else:
-    asyncio.run(run_online())
-"""
-
-TEMPLATE = '''"""${message}
-
-Revision ID: ${up_revision}
-Revises: ${down_revision | comma,n}
-Create Date: ${create_date}
-
-"""
-from typing import Sequence, Union
-
-from alembic import op
-import sqlalchemy as sa
-${imports if imports else ""}
-
-revision: str = ${repr(up_revision)}
-down_revision: Union[str, None] = ${repr(down_revision)}
-branch_labels: Union[str, Sequence[str], None] = ${repr(branch_labels)}
-depends_on: Union[str, Sequence[str], None] = ${repr(depends_on)}
-
-
-def upgrade() -> None:
-    """Upgrade schema."""
-    ${upgrades if upgrades else "pass"}
-
-
-def downgrade() -> None:
-    """Downgrade schema."""
-    ${downgrades if downgrades else "pass"}
-'''
-
-MODELS = """
-import sqlalchemy as sa
-
-metadata = sa.MetaData()
-sa.Table(
-    "customers",
-    metadata,
-    sa.Column("id", sa.Integer(), primary_key=True),
-    sa.Column("name", sa.String(100), nullable=False),
-)
-"""
 
 PROJECTIONS = f"""
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
@@ -129,23 +49,13 @@ from cqrs_ddd_persistence_sqlalchemy import schema
 
 schema.add_projections(metadata, [ProjectionSchema.from_dict({EVERYTHING.to_dict()!r})])
 """
-
-OWN_TABLES = {"customers", "alembic_version"}
 NO_CHANGES = "No new upgrade operations detected.\n"
 
 
 @pytest.fixture
 def application(tmp_path):
     """An application with one table, of which no revision tells yet."""
-    folder = tmp_path / "application"
-    (folder / "migrations" / "versions").mkdir(parents=True)
-    (folder / "alembic.ini").write_text(
-        "[alembic]\nscript_location = %(here)s/migrations\nprepend_sys_path = .\npath_separator = os\n"
-    )
-    (folder / "migrations" / "env.py").write_text(ENV)
-    (folder / "migrations" / "script.py.mako").write_text(TEMPLATE)
-    (folder / "models.py").write_text(MODELS)
-    return folder
+    return write_application(tmp_path / "application")
 
 
 @pytest.fixture
@@ -155,50 +65,6 @@ def following(application, empty_database):
     succeed("revision", "--autogenerate", "-m", "customers", cwd=application, url=empty_database.dsn)
     assert follow(application)[0] == 0
     return application
-
-
-def follow(application: Path, *arguments: str) -> tuple[int, str]:
-    """Run the command that writes the revision of the library; return its code and what it said."""
-    return schema_command(application, "revision", *arguments)
-
-
-def schema_command(application: Path, *arguments: str) -> tuple[int, str]:
-    """Run the library's command without a database."""
-    done = run(*arguments, cwd=application, module="cqrs_ddd_persistence_sqlalchemy.schema")
-    return done.returncode, done.stdout + done.stderr
-
-
-def revision_by_hand(application: Path, upgrade: str, downgrade: str) -> None:
-    """Write a revision at the head, as a person does who calls the library."""
-    succeed("revision", "-m", "library", cwd=application, url="sqlite://")
-    path = max((application / "migrations" / "versions").glob("*_library.py"), key=lambda path: path.stat().st_mtime_ns)
-    text = path.read_text().replace("import sqlalchemy as sa\n", "from cqrs_ddd_persistence_sqlalchemy import schema\n")
-    path.write_text(text.replace("    pass", f"    {upgrade}", 1).replace("    pass", f"    {downgrade}", 1))
-
-
-def library_revision(database: Database) -> list[str]:
-    """Return where the library's tables are."""
-    return column(database, f"SELECT version_num FROM {VERSION_TABLE}")
-
-
-def of_library(texts: list[str]) -> list[str]:
-    """Leave out what the application's own tables and versions say."""
-    own = re.compile(r"\b(customers\w*|alembic_version\w*)\b")
-    return [text for text in texts if not own.search(text.replace(VERSION_TABLE, ""))]
-
-
-@pytest.fixture
-def postgresql_database(databases):
-    """An empty PostgreSQL database."""
-    with databases.fresh("postgresql", migrated=False) as fresh:
-        yield fresh
-
-
-@pytest.fixture
-def reference(databases, empty_database):
-    """A database of the same kind that the library's own environment has migrated."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
 
 
 def test_one_history_makes_both(following, empty_database, reference):
@@ -291,8 +157,6 @@ def test_the_last_call_says_how_far_the_revisions_come(application):
 
 def test_a_database_at_the_end_already_is_left_alone(following, empty_database):
     """Tables that the library's own environment has brought to where a revision ends are taken as they are."""
-    from tests.support.databases import alembic
-
     url = empty_database.dsn
     alembic("upgrade", "head", url=url)
     before = of_library(schema(empty_database))
@@ -346,9 +210,9 @@ def test_a_table_of_the_librarys_name_is_refused(application, empty_database):
     assert tables(empty_database) <= {"jobs", "alembic_version"}
 
 
-async def test_the_lock_is_released_under_another_search_path(postgresql_database):
+async def test_the_lock_is_released_under_another_search_path(empty_postgresql):
     """A search path that changes under the lock, as an env.py for tenants may do it, leaves no lock on the session."""
-    engine = create_async_engine(postgresql_database.url, pool_size=1, max_overflow=0)
+    engine = create_async_engine(empty_postgresql.url, pool_size=1, max_overflow=0)
 
     def migrate(connection) -> None:
         with library_schema.migration_lock(connection):
@@ -404,8 +268,6 @@ def test_a_revision_written_on_one_database_runs_on_the_other(application, datab
 
 def test_the_librarys_own_environment_needs_no_revision(tmp_path):
     """In an application that runs the library's environment the command says that upgrade head does it."""
-    from tests.support.command_line import make_application
-
     folder = make_application(tmp_path / "application")
     code, said = follow(folder)
     assert code == 2

@@ -27,6 +27,7 @@ from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import NotYetError, Patien
 from cqrs_ddd_persistence_sqlalchemy.schema.rebuilding import _Rebuild
 from tests.support.command_line import schema as text_of_schema
 from tests.support.command_line import tables
+from tests.support.kinds import ONLY_POSTGRESQL
 
 ACCOUNTS = ProjectionSchema(
     "accounts",
@@ -280,7 +281,7 @@ async def test_of_two_rebuilds_one_goes_on(session_factory, store, events, runne
     assert await total(store) == 30
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@ONLY_POSTGRESQL
 async def test_events_that_come_in_the_middle_of_the_swap_count_once(
     session_factory, store, events, runner, projection, monkeypatch
 ):

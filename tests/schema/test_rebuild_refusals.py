@@ -13,8 +13,8 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError, RebuildError, SchemaOutOfDateError
 from cqrs_ddd_persistence_sqlalchemy.schema import abandon_rebuild, rebuild
-from tests.conftest import KINDS
 from tests.support.command_line import schema as text_of_schema
+from tests.support.kinds import KINDS, ONLY_POSTGRESQL
 
 FIELDS = [("id", "TEXT PRIMARY KEY"), ("n", "INTEGER")]
 ITEMS = ProjectionSchema("items", FIELDS, ["n"])
@@ -120,7 +120,7 @@ async def test_a_table_with_the_shadows_name_is_not_dropped(engine, database, se
     await refused(database, session_factory, RebuildError, "needs the name 'items__rebuild'")
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@ONLY_POSTGRESQL
 async def test_owner_rights_parameters_and_comments_are_carried_over(engine, database, session_factory, store):
     """They are the table's on PostgreSQL, and in no schema; SQLite has none of them."""
     statements = [

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import json
 import re
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from datetime import UTC, datetime
 from importlib import invalidate_caches
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from cqrs_ddd_advanced_core.projections import ProjectionIndex, ProjectionSchema
+from cqrs_ddd_advanced_core.projections import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import check_collection, load_schema
+from tests.schema.every_type import DEFAULTS, EVERYTHING, LONG, LONG_NAMED, TICKET, TYPES
+from tests.schema.revision_files import assignments, imports, unfixed_names
 from tests.support.command_line import (
     DEAD,
     HEAD,
@@ -36,79 +34,17 @@ from tests.support.command_line import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-AWKWARD = 'it\'s: "x" ::int :name \\ \\: \\n 50% %s %(a)s {b} ${c} <% d %> $$ -- ; \t\n\N{GREEK SMALL LETTER ALPHA}😀'
-LONG = "a_name_that_is_as_long_as_a_name_may_be_which_is_63_characters_"
-DOCUMENT = {"list": [1, 1.5, None, "it's: 50% \\"], "nested": {"empty": {}, "ü": "{x}"}}
-TICKET = UUID("3f2504e0-4f89-41d3-9a0c-0305e82c3301")
-KINDS = ("CHAR(3)", "VARCHAR(9)", "TEXT", "SMALLINT", "INTEGER", "BIGINT", "DECIMAL(10, 2)", "NUMERIC(5)", "REAL")
-KINDS += ("DOUBLE PRECISION", "BOOLEAN", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
-
-
-def quoted(text: str) -> str:
-    """Return the text as the grammar reads it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-# Column, type and options without the default, default, and what a row has that was given nothing.
-DEFAULTS: list[tuple[str, str, str, Any]] = [
-    ("char", "CHAR(3)", "'a''b'", "a'b"),
-    ("varchar", "VARCHAR(200) NOT NULL", quoted(AWKWARD), AWKWARD),
-    ("text", "TEXT", "''", ""),
-    ("smallint", "SMALLINT", "-32768", -32768),
-    ("integer", "INTEGER NOT NULL", "+2147483647", 2147483647),
-    ("bigint", "BIGINT", "-9223372036854775808", -(2**63)),
-    ("decimal", "DECIMAL(10, 2) NOT NULL", "-0.5", Decimal("-0.50")),
-    ("numeric", "NUMERIC(15)", "-999999999999999", Decimal(-999999999999999)),
-    ("real", "REAL", "1.5e10", 1.5e10),
-    ("double", "DOUBLE PRECISION", "-2.25e-3", -0.00225),
-    ("on", "BOOLEAN NOT NULL", "TRUE", True),
-    ("off", "BOOLEAN", "FALSE", False),
-    ("date", "DATE", "'2024-02-29'", date(2024, 2, 29)),
-    ("time", "TIME", "'23:59:59.000001'", time(23, 59, 59, 1)),
-    ("timestamp", "TIMESTAMP", "'2024-05-17 10:00:00.5+05:30'", datetime(2024, 5, 17, 4, 30, 0, 500000, UTC)),
-    ("timestamptz", "TIMESTAMP WITH TIME ZONE", "'1999-12-31T23:59:59Z'", datetime(1999, 12, 31, 23, 59, 59, 0, UTC)),
-    ("uuid", "UUID", quoted(str(TICKET)), TICKET),
-    ("json", "JSON", quoted(json.dumps(DOCUMENT)), DOCUMENT),
-    ("jsonb", "JSONB NOT NULL", "'[]'", []),
-    ("array", "TEXT[] NOT NULL", "'{}'", []),
-    ("uuids", "UUID[]", "'{}'", []),
-    ("null", "TEXT", "NULL", None),
-]
-EVERYTHING = ProjectionSchema(
-    "Order",
-    [
-        ("select", "UUID"),
-        ("Part", "SMALLINT"),
-        *((name, f"{type_} DEFAULT {default}") for name, type_, default, _ in DEFAULTS),
-        ("stamped", "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP"),
-        ("bytes", "BYTEA"),
-        *((f"plain_{number}", type_) for number, type_ in enumerate(KINDS)),
-        *((f"array_{number}", f"{type_}[]") for number, type_ in enumerate(KINDS)),
-        (LONG, "VARCHAR(63) UNIQUE"),
-        ("user", "TEXT UNIQUE"),
-        ("_version", "BIGINT"),
-    ],
-    indexes=[
-        ("text", "user"),
-        ProjectionIndex(["timestamp", "bigint"], descending=["timestamp"]),
-        ProjectionIndex([LONG, "Part"], unique=True, where={"varchar": {"$ne": AWKWARD}, "user": None}),
-        ProjectionIndex(
-            "date", where={"off": False, "decimal": Decimal("-1.5"), "uuid": TICKET, "text": {"$ne": None}}
-        ),
-        ProjectionIndex("time", where={"timestamp": datetime(2024, 5, 17, tzinfo=UTC), "date": date(2024, 2, 29)}),
-        ProjectionIndex("smallint", name="Table"),
-    ],
-    primary_key=["Part", "select"],
-)
 SMALL = ProjectionSchema("order_summaries", [("id", "UUID PRIMARY KEY"), ("total", "DECIMAL(10, 2) DEFAULT 0")])
+
 # Words that a database reserves, those first that SQLAlchemy does not know of and so would not quote by itself.
 WORDS = ["nothing", "returning", "lateral", "tablesample", "collation", "concurrently", "from", "Group", "table", "end"]
+
 RESERVED = ProjectionSchema(
     "returning",
     [("lateral", "TEXT PRIMARY KEY"), *((word, "TEXT UNIQUE") for word in WORDS if word != "lateral")],
     WORDS,
 )
-LONG_NAMED = ProjectionSchema(LONG, [("id", "TEXT PRIMARY KEY"), (LONG, "TEXT UNIQUE")], indexes=[LONG])
+
 READ_MODELS = f"""
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
 
@@ -140,13 +76,6 @@ def revised(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def reference(databases, empty_database):
-    """A migrated database of the same kind."""
-    with databases.fresh(empty_database.kind) as migrated:
-        yield migrated
-
-
 def _unbracketed(text: str) -> str:
     return " ".join(re.sub("[()]", "", text).split())
 
@@ -163,40 +92,6 @@ def revisions(folder: Path) -> set[Path]:
     """Return the files of the revisions that are not the library's."""
     found = set((folder / "migrations" / "versions").glob("*.py"))
     return {path for path in found if not path.name.startswith("cqrs_")}
-
-
-def assignments(path: Path) -> dict[str, Any]:
-    """Return the constants that a revision assigns, without importing it."""
-    found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            found[ast.unparse(target)] = ast.literal_eval(node.value)
-    return found
-
-
-def imports(path: Path) -> set[str]:
-    """Return the modules that a file imports."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return names | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-
-
-def unfixed_names(path: Path) -> list[str]:
-    """Return the calls that make a constraint or an index whose name is not spelled out in op.f()."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        function = ast.unparse(node.func)
-        names = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
-        if function in {"op.create_index", "op.drop_index"}:
-            names = node.args[:1]
-        elif not function.endswith("Constraint"):
-            continue
-        if not [name for name in names if ast.unparse(name).startswith("op.f(")]:
-            found.append(ast.unparse(node))
-    return found
 
 
 def test_a_revision_here_stacks_on_the_head(repository):
@@ -273,7 +168,7 @@ async def test_defaults_read_back_as_they_were_declared(revised, empty_database)
     assert {name: row[name] for name, *_ in DEFAULTS} == {name: value for name, _, _, value in DEFAULTS}
     assert abs(datetime.now(UTC) - row["stamped"]).total_seconds() < 60
     assert [row[name] for name in row if name.startswith(("plain_", "array_", "bytes"))] == [None] * (
-        2 * len(KINDS) + 1
+        2 * len(TYPES) + 1
     )
 
 

@@ -48,21 +48,14 @@ TENANT = ("-x", "schema=Tenant_a")
 
 
 @pytest.fixture
-def postgresql(databases):
-    """An empty PostgreSQL database."""
-    with databases.fresh("postgresql", migrated=False) as fresh:
-        yield fresh
-
-
-@pytest.fixture
-def sqlite(databases):
+def empty_sqlite(databases):
     """An empty SQLite file."""
     with databases.fresh("sqlite", migrated=False) as fresh:
         yield fresh
 
 
 @pytest.fixture
-def application(tmp_path, postgresql):
+def application(tmp_path, empty_postgresql):
     """An application with the revision of one projection."""
     folder = make_application(tmp_path / "application")
     (folder / "versions").mkdir(exist_ok=True)
@@ -91,35 +84,35 @@ def columns_of(database, schema: str) -> list[str]:
     return sorted(re.sub(r'(public|"?Tenant_a"?)\.', "", text) for text in found)
 
 
-def test_everything_lands_in_the_schema(application, postgresql):
+def test_everything_lands_in_the_schema(application, empty_postgresql):
     """The schema is created, holds both chains with their version tables, and public stays empty."""
-    succeed(*TENANT, "upgrade", "head", cwd=application, url=postgresql.dsn)
-    assert tables_of(postgresql, "Tenant_a") == LIBRARY_TABLES | {"alembic_version", "order_summaries"}
-    assert tables(postgresql) == set()
-    assert column(postgresql, f'SELECT version_num FROM "Tenant_a".{VERSION_TABLE}') == [HEAD]
+    succeed(*TENANT, "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
+    assert tables_of(empty_postgresql, "Tenant_a") == LIBRARY_TABLES | {"alembic_version", "order_summaries"}
+    assert tables(empty_postgresql) == set()
+    assert column(empty_postgresql, f'SELECT version_num FROM "Tenant_a".{VERSION_TABLE}') == [HEAD]
 
 
-def test_the_schema_holds_what_the_default_one_would(application, postgresql):
+def test_the_schema_holds_what_the_default_one_would(application, empty_postgresql):
     """Columns, defaults, keys, indexes and triggers are those of a database without tenants."""
-    succeed("upgrade", "head", cwd=application, url=postgresql.dsn)
-    succeed(*TENANT, "upgrade", "head", cwd=application, url=postgresql.dsn)
-    assert columns_of(postgresql, "Tenant_a") == columns_of(postgresql, "public")
+    succeed("upgrade", "head", cwd=application, url=empty_postgresql.dsn)
+    succeed(*TENANT, "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
+    assert columns_of(empty_postgresql, "Tenant_a") == columns_of(empty_postgresql, "public")
 
 
-def test_commands_look_into_the_schema(application, postgresql):
+def test_commands_look_into_the_schema(application, empty_postgresql):
     """`current` and `check` are about the schema's tables, whatever stands in the default one."""
-    url = postgresql.dsn
+    url = empty_postgresql.dsn
     succeed(*TENANT, "upgrade", "head", cwd=application, url=url)
     assert succeed("current", cwd=application, url=url) == ""
     assert "(head)" in succeed(*TENANT, "current", cwd=application, url=url)
     assert succeed(*TENANT, "check", cwd=application, url=url) == "No new upgrade operations detected.\n"
-    execute(postgresql, 'ALTER TABLE "Tenant_a".order_summaries DROP COLUMN tags')
+    execute(empty_postgresql, 'ALTER TABLE "Tenant_a".order_summaries DROP COLUMN tags')
     assert "order_summaries" in fail(*TENANT, "check", cwd=application, url=url)
 
 
-def test_changes_are_found_and_made_in_the_schema(application, postgresql):
+def test_changes_are_found_and_made_in_the_schema(application, empty_postgresql):
     """A revision that is generated from one tenant's tables upgrades that tenant and another, indexes included."""
-    url = postgresql.dsn
+    url = empty_postgresql.dsn
     succeed(*TENANT, "upgrade", "head", cwd=application, url=url)
     declare(application, CHANGED)
     succeed(*TENANT, "revision", "--autogenerate", "-m", "totals", cwd=application, url=url)
@@ -128,29 +121,31 @@ def test_changes_are_found_and_made_in_the_schema(application, postgresql):
         assert succeed("-x", f"schema={tenant}", "check", cwd=application, url=url) == (
             "No new upgrade operations detected.\n"
         )
-    assert tables(postgresql) == set()
+    assert tables(empty_postgresql) == set()
 
 
-def test_a_downgrade_touches_the_schema_only(application, postgresql):
+def test_a_downgrade_touches_the_schema_only(application, empty_postgresql):
     """`downgrade` drops one tenant's projection, refuses where it has rows, and leaves the other tenant's."""
-    url = postgresql.dsn
+    url = empty_postgresql.dsn
     for tenant in ("Tenant_a", "tenant_b"):
         succeed("-x", f"schema={tenant}", "upgrade", "head", cwd=application, url=url)
-    execute(postgresql, "INSERT INTO \"Tenant_a\".order_summaries (id, status) VALUES ('1', 'new')")
+    execute(empty_postgresql, "INSERT INTO \"Tenant_a\".order_summaries (id, status) VALUES ('1', 'new')")
     assert "'order_summaries', which has rows in it" in fail(*TENANT, "downgrade", "base", cwd=application, url=url)
     succeed("-x", "schema=tenant_b", "downgrade", "base", cwd=application, url=url)
-    assert "order_summaries" in tables_of(postgresql, "Tenant_a")
-    assert "order_summaries" not in tables_of(postgresql, "tenant_b")
+    assert "order_summaries" in tables_of(empty_postgresql, "Tenant_a")
+    assert "order_summaries" not in tables_of(empty_postgresql, "tenant_b")
 
 
-def test_a_script_creates_the_schema_and_works_in_it(application, postgresql, server):
+def test_a_script_creates_the_schema_and_works_in_it(application, empty_postgresql, server):
     """What `--sql` prints makes what the command makes, and leaves the session as it was."""
-    succeed("-x", "schema=tenant_b", "upgrade", "head", cwd=application, url=postgresql.dsn)
-    script = succeed(*TENANT, "upgrade", "head", "--sql", cwd=application, url=postgresql.dsn)
-    run_script(script + "\nCREATE TABLE afterwards (id INTEGER);", postgresql, server)
-    assert tables_of(postgresql, "Tenant_a") == tables_of(postgresql, "tenant_b")
-    assert tables(postgresql) == {"afterwards"}
-    assert succeed(*TENANT, "check", cwd=application, url=postgresql.dsn) == "No new upgrade operations detected.\n"
+    succeed("-x", "schema=tenant_b", "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
+    script = succeed(*TENANT, "upgrade", "head", "--sql", cwd=application, url=empty_postgresql.dsn)
+    run_script(script + "\nCREATE TABLE afterwards (id INTEGER);", empty_postgresql, server)
+    assert tables_of(empty_postgresql, "Tenant_a") == tables_of(empty_postgresql, "tenant_b")
+    assert tables(empty_postgresql) == {"afterwards"}
+    assert (
+        succeed(*TENANT, "check", cwd=application, url=empty_postgresql.dsn) == "No new upgrade operations detected.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,20 +160,20 @@ def test_a_script_creates_the_schema_and_works_in_it(application, postgresql, se
         ("information_schema", "PostgreSQL's own"),
     ],
 )
-def test_bad_names_are_refused(application, postgresql, name, said):
+def test_bad_names_are_refused(application, empty_postgresql, name, said):
     """A name that is no identifier, or the server's own, is refused and named; nothing is created."""
-    assert said in fail("-x", f"schema={name}", "upgrade", "head", cwd=application, url=postgresql.dsn)
-    assert set(column(postgresql, "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_)'")) == {
+    assert said in fail("-x", f"schema={name}", "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
+    assert set(column(empty_postgresql, "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_)'")) == {
         "public"
     }
 
 
 @pytest.mark.parametrize("command", [("check",), ("current",), ("downgrade", "base"), ("revision", "--autogenerate")])
-def test_only_an_upgrade_creates_a_schema(application, postgresql, command):
+def test_only_an_upgrade_creates_a_schema(application, empty_postgresql, command):
     """Other commands say of a schema that is missing how to create it."""
-    message = fail(*TENANT, *command, cwd=application, url=postgresql.dsn)
+    message = fail(*TENANT, *command, cwd=application, url=empty_postgresql.dsn)
     assert "there is no schema 'Tenant_a' in the database; run: alembic -x schema=Tenant_a upgrade head" in message
-    assert column(postgresql, "SELECT nspname FROM pg_namespace WHERE nspname = 'Tenant_a'") == []
+    assert column(empty_postgresql, "SELECT nspname FROM pg_namespace WHERE nspname = 'Tenant_a'") == []
 
 
 def test_a_revision_is_the_same_for_all(application):
@@ -188,38 +183,38 @@ def test_a_revision_is_the_same_for_all(application):
 
 
 @pytest.mark.parametrize("options", [(), ("--sql",)])
-def test_sqlite_has_none(application, sqlite, options):
+def test_sqlite_has_none(application, empty_sqlite, options):
     """On SQLite the option is refused with what to do instead, and nothing is migrated."""
-    message = fail(*TENANT, "upgrade", "head", *options, cwd=application, url=sqlite.dsn)
+    message = fail(*TENANT, "upgrade", "head", *options, cwd=application, url=empty_sqlite.dsn)
     assert "SQLite has no schema 'Tenant_a', nor any other: give each tenant a file of its own" in message
-    assert tables(sqlite) == set()
+    assert tables(empty_sqlite) == set()
 
 
-def test_a_right_to_create_is_needed_only_once(application, postgresql):
+def test_a_right_to_create_is_needed_only_once(application, empty_postgresql):
     """A schema that is there is migrated by its owner, who may create no other."""
-    role = f"tenant_{postgresql.dsn.rpartition('/')[2]}"
-    execute(postgresql, f"CREATE ROLE {role} LOGIN")
+    role = f"tenant_{empty_postgresql.dsn.rpartition('/')[2]}"
+    execute(empty_postgresql, f"CREATE ROLE {role} LOGIN")
     try:
-        execute(postgresql, f"CREATE SCHEMA tenant_b AUTHORIZATION {role}")
-        url = postgresql.dsn.replace("postgres@", f"{role}@")
+        execute(empty_postgresql, f"CREATE SCHEMA tenant_b AUTHORIZATION {role}")
+        url = empty_postgresql.dsn.replace("postgres@", f"{role}@")
         succeed("-x", "schema=tenant_b", "upgrade", "head", cwd=application, url=url)
         message = fail("-x", "schema=tenant_c", "upgrade", "head", cwd=application, url=url)
         assert "the database's user may not do this: permission denied for database" in message
     finally:
-        execute(postgresql, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
+        execute(empty_postgresql, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
 
 
-def test_the_repositorys_own_chain_goes_into_a_schema_too(tmp_path, postgresql):
+def test_the_repositorys_own_chain_goes_into_a_schema_too(tmp_path, empty_postgresql):
     """In this repository, which is no application, the option does the same."""
     folder = copy_repository(tmp_path)
-    succeed(*TENANT, "upgrade", "head", cwd=folder, url=postgresql.dsn)
-    assert tables_of(postgresql, "Tenant_a") == LIBRARY_TABLES
-    assert succeed(*TENANT, "check", cwd=folder, url=postgresql.dsn) == "No new upgrade operations detected.\n"
-    succeed(*TENANT, "downgrade", "base", cwd=folder, url=postgresql.dsn)
-    assert tables_of(postgresql, "Tenant_a") == {VERSION_TABLE}
+    succeed(*TENANT, "upgrade", "head", cwd=folder, url=empty_postgresql.dsn)
+    assert tables_of(empty_postgresql, "Tenant_a") == LIBRARY_TABLES
+    assert succeed(*TENANT, "check", cwd=folder, url=empty_postgresql.dsn) == "No new upgrade operations detected.\n"
+    succeed(*TENANT, "downgrade", "base", cwd=folder, url=empty_postgresql.dsn)
+    assert tables_of(empty_postgresql, "Tenant_a") == {VERSION_TABLE}
 
 
-def test_a_connection_is_given_back_as_it_was(application, postgresql):
+def test_a_connection_is_given_back_as_it_was(application, empty_postgresql):
     """A connection that a program hands over has its search path back, in its transaction and without one."""
 
     def migrate(connection, tenant: str) -> None:
@@ -228,7 +223,7 @@ def test_a_connection_is_given_back_as_it_was(application, postgresql):
         command.upgrade(config, "head")
 
     async def both() -> list[str]:
-        engine = create_async_engine(postgresql.url)
+        engine = create_async_engine(empty_postgresql.url)
         async with engine.connect() as connection:
             await connection.run_sync(migrate, "tenant_a")
             paths = [await connection.scalar(sa.text("SHOW search_path"))]
@@ -241,36 +236,36 @@ def test_a_connection_is_given_back_as_it_was(application, postgresql):
         return paths
 
     assert asyncio.run(both()) == ['"$user", public'] * 2
-    assert tables_of(postgresql, "tenant_a") >= LIBRARY_TABLES
-    assert column(postgresql, "SELECT nspname FROM pg_namespace WHERE nspname = 'tenant_b'") == []
+    assert tables_of(empty_postgresql, "tenant_a") >= LIBRARY_TABLES
+    assert column(empty_postgresql, "SELECT nspname FROM pg_namespace WHERE nspname = 'tenant_b'") == []
 
 
-def test_ten_tenants_four_at_a_time(application, postgresql):
+def test_ten_tenants_four_at_a_time(application, empty_postgresql):
     """Ten tenants are migrated by four processes at once, twice each, indexes built CONCURRENTLY included."""
     tenants = [f"tenant_{number}" for number in range(10)]
-    succeed(*TENANT, "upgrade", "head", cwd=application, url=postgresql.dsn)
+    succeed(*TENANT, "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
     declare(application, CHANGED)
-    succeed(*TENANT, "revision", "--autogenerate", "-m", "totals", cwd=application, url=postgresql.dsn)
+    succeed(*TENANT, "revision", "--autogenerate", "-m", "totals", cwd=application, url=empty_postgresql.dsn)
 
     def migrate(tenant: str) -> CompletedProcess[str]:
-        return run("-x", f"schema={tenant}", "upgrade", "head", cwd=application, url=postgresql.dsn)
+        return run("-x", f"schema={tenant}", "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
 
     with ThreadPoolExecutor(4) as four:
         done = list(four.map(migrate, [*tenants, *tenants]))
     assert [each.returncode for each in done] == [0] * 20, [each.stderr for each in done if each.returncode]
-    expected = columns_of(postgresql, "tenant_0")
+    expected = columns_of(empty_postgresql, "tenant_0")
     for tenant in tenants:
-        assert [text.replace(f"{tenant}.", "tenant_0.") for text in columns_of(postgresql, tenant)] == expected
-    assert tables(postgresql) == set()
+        assert [text.replace(f"{tenant}.", "tenant_0.") for text in columns_of(empty_postgresql, tenant)] == expected
+    assert tables(empty_postgresql) == set()
 
 
-def test_a_new_schema_is_created_once(application, postgresql):
+def test_a_new_schema_is_created_once(application, empty_postgresql):
     """Four processes that migrate one tenant that is not there yet all succeed."""
 
     def migrate(_number: int) -> CompletedProcess[str]:
-        return run("-x", "schema=tenant_a", "upgrade", "head", cwd=application, url=postgresql.dsn)
+        return run("-x", "schema=tenant_a", "upgrade", "head", cwd=application, url=empty_postgresql.dsn)
 
     with ThreadPoolExecutor(4) as four:
         done = list(four.map(migrate, range(4)))
     assert [each.returncode for each in done] == [0] * 4, [each.stderr for each in done if each.returncode]
-    assert tables_of(postgresql, "tenant_a") == LIBRARY_TABLES | {"alembic_version", "order_summaries"}
+    assert tables_of(empty_postgresql, "tenant_a") == LIBRARY_TABLES | {"alembic_version", "order_summaries"}

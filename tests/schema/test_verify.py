@@ -12,10 +12,10 @@ from cqrs_ddd_advanced_core.projections import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import configure_engine, schema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, SchemaOutOfDateError
-from tests.conftest import check_no_leaks
-from tests.schema.test_chain import chain
-from tests.schema.test_revisions import EVERYTHING, LONG_NAMED
+from tests.schema.every_type import EVERYTHING, LONG_NAMED
+from tests.schema.programs import chain
 from tests.support.command_line import HEAD, REVISIONS, VERSION_TABLE
+from tests.support.engines import check_no_leaks, configured_engine
 
 ORDERS = ProjectionSchema(
     "order_summaries",
@@ -36,9 +36,8 @@ async def any_engine(request, database):
 @pytest.fixture
 async def empty_engine(empty_database):
     """An engine on a database without a table."""
-    made = configure_engine(create_async_engine(empty_database.url))
-    yield made
-    await check_no_leaks(made)
+    async with configured_engine(empty_database.url) as made:
+        yield made
 
 
 async def create(engine, projection: ProjectionSchema, *, without: tuple[str, ...] = ()) -> None:
@@ -161,18 +160,11 @@ async def test_on_postgresql_it_is_one_statement(databases_engine):
 
 
 @pytest.fixture
-async def databases_engine(postgresql_database):
+async def databases_engine(postgresql):
     """An engine on a migrated PostgreSQL database."""
-    engine = create_async_engine(postgresql_database.url)
+    engine = create_async_engine(postgresql.url)
     yield engine
     await engine.dispose()
-
-
-@pytest.fixture
-def postgresql_database(databases):
-    """A migrated PostgreSQL database."""
-    with databases.fresh("postgresql") as fresh:
-        yield fresh
 
 
 async def test_a_tenant_is_looked_at_in_its_schema(databases_engine):
@@ -201,11 +193,11 @@ async def test_a_translated_schema_is_looked_at(databases_engine):
 
 
 @pytest.fixture
-def stranger(databases, postgresql_database):
+def stranger(databases, postgresql):
     """The url of a user who has been granted nothing in the database."""
-    name = make_url(postgresql_database.url).database
+    name = make_url(postgresql.url).database
     databases.admin(f"CREATE ROLE stranger_{name} LOGIN")
-    yield make_url(postgresql_database.url).set(username=f"stranger_{name}")
+    yield make_url(postgresql.url).set(username=f"stranger_{name}")
     databases.admin(f"DROP ROLE stranger_{name}")
 
 

@@ -15,7 +15,8 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from tests.advanced.jobs.conftest import Import
-from tests.advanced.jobs.test_worker import PATIENCE_SECONDS, SHORT, Work, until
+from tests.advanced.jobs.handlers import SHORT, Work
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 
 async def test_a_job_may_save_itself_in_the_middle_of_its_work(jobs, session_factory):

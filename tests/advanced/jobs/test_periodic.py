@@ -13,7 +13,8 @@ from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, Periodic
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
 from tests.advanced.jobs.conftest import Import
-from tests.advanced.jobs.test_worker import Work, until
+from tests.advanced.jobs.handlers import Work
+from tests.support.waiting import until
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

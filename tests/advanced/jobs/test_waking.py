@@ -12,15 +12,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
 from tests.advanced.jobs.conftest import Import
-from tests.advanced.jobs.test_worker import Work, until
+from tests.advanced.jobs.handlers import Work
+from tests.support.waiting import until
 
 NEVER = timedelta(hours=1)
-
-
-@pytest.fixture
-def postgresql(databases):
-    with databases.fresh("postgresql") as database:
-        yield database
 
 
 @pytest.fixture
@@ -47,21 +42,14 @@ async def test_a_job_wakes_a_worker_that_does_not_poll(postgresql_sessions):
     worker = JobWorker(jobs, work, poll_interval=NEVER)
     task = asyncio.create_task(worker.run())
     await until(lambda: listening(postgresql_sessions))
-
-    async def ran(count):
-        async def so_many():
-            return len(work.given) == count
-
-        await until(so_many)
-
     await jobs.add(Import())
-    await ran(1)
+    await until(lambda: len(work.given) == 1)
     await jobs.enqueue_many([Import(), Import()])
-    await ran(3)
+    await until(lambda: len(work.given) == 3)
     async with SQLAlchemyUnitOfWork(postgresql_sessions) as uow:
         await jobs.add(Import(), uow=uow)
         await uow.commit()
-    await ran(4)
+    await until(lambda: len(work.given) == 4)
     worker.stop()
     await task
 
@@ -78,11 +66,7 @@ async def test_polling_goes_on_when_the_listener_dies(postgresql_sessions, postg
             sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
         )
     await jobs.add(Import())
-
-    async def ran():
-        return len(work.given) == 1
-
-    await until(ran)
+    await until(lambda: len(work.given) == 1)
     worker.stop()
     await task
 
@@ -93,10 +77,6 @@ async def test_a_worker_polls_where_nobody_notifies(jobs):
     worker = JobWorker(jobs, work, poll_interval=timedelta(milliseconds=20))
     task = asyncio.create_task(worker.run())
     await jobs.add(Import())
-
-    async def ran():
-        return len(work.given) == 1
-
-    await until(ran)
+    await until(lambda: len(work.given) == 1)
     worker.stop()
     await task

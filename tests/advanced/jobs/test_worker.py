@@ -14,36 +14,10 @@ from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, Job
 from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgroundJobRepository
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from tests.advanced.jobs.conftest import LEASE, Import
+from tests.advanced.jobs.handlers import SHORT, Work
+from tests.support.waiting import PATIENCE_SECONDS, until
 
-SHORT = timedelta(milliseconds=20)
 LONG = timedelta(hours=1)
-PATIENCE_SECONDS = 20
-
-
-class Work:
-    """A handler that notes the jobs it was given, and does with them what a test says."""
-
-    def __init__(self):
-        self.given = []
-        self.errors = {}
-        self.gate = None
-        self.reached = asyncio.Event()
-        self.hears = False
-
-    async def __call__(self, job):
-        self.given.append(job.id)
-        if self.gate is not None:
-            self.reached.set()
-            if self.hears:
-                await job.cancelled.wait()
-                job.cancel("as asked")
-            else:
-                await self.gate.wait()
-        if self.errors.get(job.id, 0) > 0:
-            self.errors[job.id] -= 1
-            raise ConnectionError("no")
-        job.last_line += 1
-        return {"lines": job.last_line}
 
 
 class Mail(BaseBackgroundJob):
@@ -70,12 +44,6 @@ def make_worker(jobs, work):
         return JobWorker(jobs, work, **{"poll_interval": SHORT, "heartbeat": SHORT, **options})
 
     return make
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110  (what it waits for happens in a database)
-            await asyncio.sleep(0.005)
 
 
 async def test_due_jobs_are_run_and_completed(jobs, make_worker, work):

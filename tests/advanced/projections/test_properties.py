@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import check_no_leaks, create_async_engine
 
 from .test_filters import naive
 

@@ -15,8 +15,7 @@ from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.exceptions import CollectionNotFoundError
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import check_no_leaks, create_async_engine
 
 PAGES = ProjectionSchema(collection="pages", fields=[("id", "INTEGER PRIMARY KEY"), ("text", "TEXT")])
 SIZE = 10_000

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_advanced_core.projections.projection import Fold, Projection
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import (
     ProjectionRunner,
     SQLAlchemyDeadLetterStore,
@@ -24,8 +24,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import (
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import projection_runs
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.leases import Leases
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, UTCDateTime, dialect_named
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import configured_engine
 
 ACCOUNTS = ProjectionSchema(
     "accounts",
@@ -170,14 +169,6 @@ class Bank:
         await self.execute(sa.update(projection_runs).values(lease_until=datetime(2020, 1, 1, tzinfo=UTC)))
 
 
-async def until(condition):
-    """Wait for what a coroutine function returns to be true, and return it."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await condition()):  # noqa: ASYNC110  (the condition is in the database)
-            await asyncio.sleep(0.005)
-        return found
-
-
 async def soon(awaitable):
     """Await what must not take long."""
     return await asyncio.wait_for(awaitable, PATIENCE_SECONDS)
@@ -196,55 +187,40 @@ async def running(*runners):
         await soon(asyncio.gather(*tasks))
 
 
-@pytest.fixture
-async def bank(session_factory):
-    """A bank on each database, with the table of the accounts."""
-    made = Bank(session_factory)
+async def bank_on(engine):
+    """Return a bank on an engine, with the table of the accounts."""
+    made = Bank(async_sessionmaker(engine, expire_on_commit=False))
     await made.make(ACCOUNTS)
     return made
 
 
 @pytest.fixture
-def postgresql(databases):
-    """A migrated PostgreSQL database, for what SQLite has not."""
-    with databases.fresh("postgresql") as database:
-        yield database
+async def bank(engine):
+    """A bank on each database."""
+    return await bank_on(engine)
 
 
 @pytest.fixture
 async def postgresql_engine(postgresql):
-    """A configured engine on it."""
-    made = configure_engine(create_async_engine(postgresql.url))
-    yield made
-    await check_no_leaks(made)
+    """A configured engine on PostgreSQL alone."""
+    async with configured_engine(postgresql.url) as made:
+        yield made
 
 
 @pytest.fixture
 async def postgresql_bank(postgresql_engine):
     """A bank on PostgreSQL alone."""
-    made = Bank(async_sessionmaker(postgresql_engine, expire_on_commit=False))
-    await made.make(ACCOUNTS)
-    return made
-
-
-@pytest.fixture
-def sqlite(databases):
-    """A migrated SQLite database, for what PostgreSQL does otherwise."""
-    with databases.fresh("sqlite") as database:
-        yield database
+    return await bank_on(postgresql_engine)
 
 
 @pytest.fixture
 async def sqlite_engine(sqlite):
-    """A configured engine on it."""
-    made = configure_engine(create_async_engine(sqlite.url))
-    yield made
-    await check_no_leaks(made)
+    """A configured engine on SQLite alone."""
+    async with configured_engine(sqlite.url) as made:
+        yield made
 
 
 @pytest.fixture
 async def sqlite_bank(sqlite_engine):
     """A bank on SQLite alone."""
-    made = Bank(async_sessionmaker(sqlite_engine, expire_on_commit=False))
-    await made.make(ACCOUNTS)
-    return made
+    return await bank_on(sqlite_engine)

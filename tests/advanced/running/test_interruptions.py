@@ -21,8 +21,8 @@ from tests.advanced.running.conftest import (
     paid,
     running,
     soon,
-    until,
 )
+from tests.support.waiting import until
 
 TABLES = {
     "accounts": CollectionNotFoundError,

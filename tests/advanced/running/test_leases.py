@@ -19,8 +19,8 @@ from tests.advanced.running.conftest import (
     paid,
     running,
     soon,
-    until,
 )
+from tests.support.waiting import until
 
 
 async def is_taken(bank):

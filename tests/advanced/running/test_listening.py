@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced.running import listening
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
-from tests.advanced.running.conftest import LONG, PATIENCE_SECONDS, accounts, count, paid, running, soon, until
-from tests.conftest import check_no_leaks
+from tests.advanced.running.conftest import LONG, PATIENCE_SECONDS, accounts, count, paid, running, soon
+from tests.support.engines import check_no_leaks
+from tests.support.waiting import until
 
 LISTENING = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
 

@@ -15,8 +15,8 @@ from tests.advanced.running.conftest import (
     count,
     paid,
     running,
-    until,
 )
+from tests.support.waiting import until
 
 POISON = 99
 BEHIND = "behind another parked event of its stream"

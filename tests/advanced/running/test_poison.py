@@ -21,8 +21,8 @@ from tests.advanced.running.conftest import (
     count,
     paid,
     running,
-    until,
 )
+from tests.support.waiting import until
 
 POISON = 99
 

@@ -27,10 +27,9 @@ from tests.advanced.running.conftest import (
     paid,
     running,
     soon,
-    until,
 )
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import check_no_leaks, create_async_engine
+from tests.support.waiting import until
 
 
 async def test_without_events_there_is_nothing_to_do(bank):

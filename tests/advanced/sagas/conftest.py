@@ -12,10 +12,10 @@ from cqrs_ddd_advanced_core.sagas.decorators import saga_step
 from cqrs_ddd_advanced_core.sagas.state import SagaState
 from cqrs_ddd_persistence_sqlalchemy import SagaStateModel, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SagaRunner, SQLAlchemySagaRepository
+from tests.support.waiting import until
 
 LEASE = timedelta(seconds=30)
 SHORT = timedelta(milliseconds=20)
-PATIENCE_SECONDS = 20
 
 
 class Outside:
@@ -103,13 +103,6 @@ def make_runner(orders, uow_factory, outside):
 @pytest.fixture
 def runner(make_runner):
     return make_runner()
-
-
-async def until(condition):
-    """Wait until an async condition holds; fail after a long while."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110  (what it waits for happens in a database)
-            await asyncio.sleep(0.005)
 
 
 async def run_until(runner, condition):

@@ -66,18 +66,6 @@ def scans(plan):
 
 
 @pytest.fixture
-def postgresql(databases):
-    with databases.fresh("postgresql") as database:
-        yield database
-
-
-@pytest.fixture
-def sqlite(databases):
-    with databases.fresh("sqlite") as database:
-        yield database
-
-
-@pytest.fixture
 async def many(postgresql, request):
     """A PostgreSQL with so many sagas, and its repository."""
     engine = create_async_engine(postgresql.url)

@@ -9,7 +9,8 @@ import pytest
 
 from cqrs_ddd_advanced_core.sagas import SagaState, SagaStatus, StepStatus, saga_step
 from cqrs_ddd_persistence_sqlalchemy.advanced import SagaRunner, SQLAlchemySagaRepository
-from tests.advanced.sagas.conftest import Order, end_lease, run_until, until
+from tests.advanced.sagas.conftest import Order, end_lease, run_until
+from tests.support.waiting import until
 
 
 def of(orders, saga_id, status):

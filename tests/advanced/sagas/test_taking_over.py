@@ -14,7 +14,8 @@ from cqrs_ddd_advanced_core.sagas import SagaState, SagaStatus, StepStatus, saga
 from cqrs_ddd_persistence_sqlalchemy import SagaStateModel
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySagaRepository
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError, OptimisticConcurrencyError
-from tests.advanced.sagas.conftest import LEASE, Order, Outside, end_lease, until
+from tests.advanced.sagas.conftest import LEASE, Order, Outside, end_lease
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -13,33 +13,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from cqrs_ddd_advanced_core import StoredEvent
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork, configure_engine
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.core import event_store
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
-from tests.conftest import check_no_leaks
-from tests.support.engines import create_async_engine
+from tests.support.engines import configured_engine
+from tests.support.events import an_event, everything
+from tests.support.kinds import ONLY_POSTGRESQL
 
-ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 MANY = 120
-
-
-def an_event(stream, **given):
-    return StoredEvent(**{"aggregate_id": stream, "event_type": "Placed", "payload": {}} | given)
 
 
 def a_batch(*streams, count=MANY):
     """Make events of some streams in turn."""
     return [an_event(streams[n % len(streams)], payload={"n": n}) for n in range(count)]
-
-
-async def everything(store):
-    return [event async for event in store.stream_after(0)]
-
-
-@pytest.fixture
-def store(session_factory):
-    return SQLAlchemyEventStore(session_factory)
 
 
 @pytest.fixture
@@ -261,9 +247,8 @@ class TestARoleThatMayNotCopy:
             for grant in grants:
                 await connection.execute(sa.text(grant))
         url = make_url(database.url).set(username=role)
-        made = configure_engine(create_async_engine(url))
-        yield made, role
-        await check_no_leaks(made)
+        async with configured_engine(url) as made:
+            yield made, role
         async with engine.begin() as connection:
             await connection.execute(sa.text(f"DROP OWNED BY {role}"))
             await connection.execute(sa.text(f"DROP ROLE {role}"))
