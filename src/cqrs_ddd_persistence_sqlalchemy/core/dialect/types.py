@@ -60,24 +60,25 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return UTC whatever the session's time zone is."""
-        if value is None or value.tzinfo is UTC:  # as asyncpg returns it
-            return value
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return _in_utc(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
         """Do the same in one step where it is known what the driver returns: half the time of reading many rows."""
         if dialect.driver == "asyncpg":
-            return None  # aware, in UTC
+            return _in_utc
         if dialect.driver == "aiosqlite":
             return _utc_from_text
         return super().result_processor(dialect, coltype)
 
 
+def _in_utc(value: datetime | None) -> datetime | None:
+    if value is None or value.tzinfo is UTC:  # as asyncpg returns nearly all
+        return value
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
 def _utc_from_text(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return None if text is None else _in_utc(datetime.fromisoformat(text))
 
 
 # The default context ends at 28 digits.
