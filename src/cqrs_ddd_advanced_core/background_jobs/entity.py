@@ -87,7 +87,12 @@ class BaseBackgroundJob(BaseModel):
     @property
     def delay(self) -> timedelta | None:
         """How long the job waits for its next attempt, from when it is saved: by the database's clock."""
-        return self._delay if self.run_at is None else None
+        return self._given_delay if self.run_at is None else None
+
+    @property
+    def _given_delay(self) -> timedelta | None:
+        # Past pydantic's look-up of private attributes, which takes longer than reading a job does.
+        return (self.__pydantic_private__ or {}).get("_delay")
 
     @property
     def cancelled(self) -> asyncio.Event:
@@ -166,8 +171,9 @@ class BaseBackgroundJob(BaseModel):
 
     def set_run_at(self, run_at: datetime | None, *, delay: timedelta | None = None) -> None:
         """Let a repository replace the delay by the point in time that the database has made of it."""
-        self.run_at = run_at
-        self._delay = delay
+        vars(self)["run_at"] = run_at  # past the validators, which might refuse what is half done
+        if self._given_delay is not delay:
+            self._delay = delay
 
     def _enter(self, status: JobStatus) -> None:
         if status not in TRANSITIONS[self.status]:

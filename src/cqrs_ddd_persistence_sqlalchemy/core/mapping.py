@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydantic import AliasChoices, AliasPath, BaseModel
@@ -13,12 +13,21 @@ from sqlalchemy.orm import Mapper, class_mapper
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
 from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 VERSION = "version"
 
 # In an entity's __dict__: so it is copied and pickled with the entity, and no part of its data.
 _MARK = "__stored_version__"
+
+
+def _of_class(function: Callable[[type], T]) -> Callable[[type], T]:
+    """Remember what a function has found out about classes, of which mypy does not know that they are hashable."""
+    return lru_cache(maxsize=1024)(function)
 
 
 class EntityTable:
@@ -89,10 +98,12 @@ def stored_version(entity: Any) -> int | None:
 
     Without a mark, a public version from 1 on is taken for it: so comes an entity that another process has sent.
     """
-    mark: int | None = vars(entity).get(_MARK)
+    values = vars(entity)
+    mark: int | None = values.get(_MARK)
     if mark is not None:
         return mark
-    public = getattr(entity, VERSION, None)
+    # Asking pydantic for an attribute that is not there costs more than all the rest.
+    public = values.get(VERSION) if VERSION in values or not _has_version(type(entity)) else getattr(entity, VERSION)
     return public if isinstance(public, int) and not isinstance(public, bool) and public >= 1 else None
 
 
@@ -118,6 +129,13 @@ def restore(entity: Any, before: tuple[int | None, Any]) -> None:
         values[VERSION] = public
 
 
+@_of_class
+def _has_version(entity_cls: type) -> bool:
+    """Tell whether a class says what the public version of its objects is, by a property or as a constant."""
+    return any(VERSION in vars(base) for base in entity_cls.__mro__)
+
+
+@_of_class
 def field_names(entity_cls: type) -> frozenset[str]:
     """Return the names of an entity's fields: of a pydantic model, a dataclass, or any class with annotations."""
     if issubclass(entity_cls, BaseModel):
@@ -162,7 +180,7 @@ def validated(entity_cls: type[Model], values: dict[str, Any]) -> Model:
     return entity_cls.model_validate(named, strict=False)
 
 
-class _Aliases:
+class _Aliases(NamedTuple):
     """What a class calls its fields in JSON.
 
     Attributes:
@@ -170,21 +188,16 @@ class _Aliases:
         read: the name it is read by, where that is another.
     """
 
-    def __init__(self, entity_cls: type[BaseModel]) -> None:
-        fields = entity_cls.model_fields
-        self.written = {each.serialization_alias: name for name, each in fields.items() if each.serialization_alias}
-        keys = {name: _validation_key(name, each.validation_alias) for name, each in fields.items()}
-        self.read = {name: key for name, key in keys.items() if key != name}
+    written: dict[str, str]
+    read: dict[str, str]
 
 
-_known_aliases: WeakKeyDictionary[type[BaseModel], _Aliases] = WeakKeyDictionary()
-
-
+@lru_cache(maxsize=1024)
 def _aliases(entity_cls: type[BaseModel]) -> _Aliases:
-    known = _known_aliases.get(entity_cls)
-    if known is None:
-        known = _known_aliases[entity_cls] = _Aliases(entity_cls)
-    return known
+    fields = entity_cls.model_fields
+    written = {each.serialization_alias: name for name, each in fields.items() if each.serialization_alias}
+    keys = {name: _validation_key(name, each.validation_alias) for name, each in fields.items()}
+    return _Aliases(written, {name: key for name, key in keys.items() if key != name})
 
 
 def _validation_key(name: str, alias: str | AliasPath | AliasChoices | None) -> str:
