@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.append_plan import AppendPlan
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import DIALECTS, dialect_of, execute_kept, qualified_name
@@ -216,7 +217,9 @@ class SQLAlchemyEventStore(TableStore):
         alone = not (plan.claims_positions or self._scope.joins(uow))
         while True:
             try:
-                async with self._scope.write(uow) as connection:
+                # One event is one statement, which holds readers until it is committed (docs/decisions/0025).
+                single = alone and len(plan.events) == 1
+                async with self._scope.write(uow, single=single) as connection:
                     return await self._append(connection, plan, all_or_nothing=alone)
             except _RefusedError:
                 alone = False  # the second time, what is in the way is named
@@ -253,14 +256,15 @@ class SQLAlchemyEventStore(TableStore):
     async def _insert(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent] | None:
         """Hold readers and insert what nothing is in the way of, in one statement where that can be."""
         dialect, parameters = dialect_of(connection), {"batch": plan.batch(dialect_of(connection).json_time)}
-        holding = dialect.holds_nothing(connection, self._table)
+        by_itself = len(plan.events) == 1 and is_alone(connection)
+        holding = by_itself or dialect.holds_nothing(connection, self._table)
         if holding:
             parameters["events"] = qualified_name(connection, self._table)
         else:
             await dialect.hold_readers(connection, self._table)
         statement = append_statement(self._table, dialect.name, holding=holding)
         rows = (await execute_kept(connection, statement, parameters)).rows
-        if holding:
+        if holding and not by_itself:
             dialect.note_held(connection, self._table, certain=bool(rows))
         return plan.stored(rows)
 
