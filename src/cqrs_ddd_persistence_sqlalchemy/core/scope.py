@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import alone, engine_without_sessions, in_transaction
@@ -18,8 +17,10 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     begin_for_writing,
     claim_shared_connection,
     connection_of,
+    forget,
     release_shared_connection,
     watch,
+    when_it_begins,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork, run_callbacks
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
@@ -220,7 +221,7 @@ async def _transaction(session: AsyncSession, *, write: bool) -> AsyncIterator[A
     # An object of its own: two scopes on one session each take back what they have put there.
     handler = partial(begin_for_writing if write else begin_for_reading)
     shared = claim_shared_connection(session, session)
-    event.listen(session.sync_session, "after_begin", handler)
+    when_it_begins(session.sync_session, handler)
     try:
         try:
             connection = await session.connection(execution_options=None if write else READ_ONLY)
@@ -231,7 +232,7 @@ async def _transaction(session: AsyncSession, *, write: bool) -> AsyncIterator[A
         finally:
             await session.rollback()  # after a commit there is nothing left to roll back
     finally:
-        event.remove(session.sync_session, "after_begin", handler)
+        forget(session.sync_session, handler)
         release_shared_connection(shared)
 
 

@@ -8,28 +8,71 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakMethod, WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone, only_for_ours
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, only_for_foreign_statements
 from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from sqlalchemy.engine import Connection, ExceptionContext, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.orm import SessionTransaction
+
+    BeginHandler: TypeAlias = Callable[[Session, SessionTransaction, Connection], None]
 
 CHANGED = "a migration changed a table while this transaction was using it: roll back and try again"
 _TRANSACTIONS = f"{__name__}.transactions"
 _CONNECTION = f"{__name__}.connection"
+_HANDLERS = f"{__name__}.handlers"
+_noted: WeakKeyDictionary[Connection, WeakMethod[Callable[[str], None]]] = WeakKeyDictionary()
 _failed: WeakSet[Transaction] = WeakSet()
 _watched: WeakSet[Engine] = WeakSet()
 _READS = re.compile(r"\s*(SELECT|BEGIN|SAVEPOINT|RELEASE|ROLLBACK|SHOW|SET|PRAGMA|EXPLAIN|VALUES)\b", re.IGNORECASE)
 _sole_users: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+
+
+def when_it_begins(session: Session, handler: BeginHandler) -> None:
+    """Call back as the session begins a transaction or a savepoint, until `forget` is called with the same object."""
+    session.info.setdefault(_HANDLERS, []).append(handler)
+
+
+def forget(session: Session, handler: BeginHandler) -> None:
+    """Call back no more."""
+    session.info[_HANDLERS] = [each for each in session.info[_HANDLERS] if each is not handler]
+
+
+# One listener for all sessions: to listen to one of them takes SQLAlchemy longer than a statement.
+@event.listens_for(Session, "after_begin")
+@only_for_ours
+def _begun(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    for handler in session.info.get(_HANDLERS, ()):
+        handler(session, transaction, connection)
+
+
+def note_statements(connection: Connection, note: Callable[[str], None]) -> None:
+    """Call a method back with what SQLAlchemy sends on the connection, in place of whoever was called before."""
+    _noted[connection] = WeakMethod(note)
+    watch(connection.engine)
+
+
+@only_for_foreign_statements
+def _note_statement(
+    connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: object
+) -> tuple[str, Any]:
+    method = _noted.get(connection)
+    note = None if method is None else method()
+    if note is not None:
+        note(statement)
+    return statement, parameters
 
 
 def begin_for_writing(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
@@ -88,6 +131,7 @@ def watch(engine: Engine) -> None:
     if engine not in _watched:
         event.listen(engine, "handle_error", _note_failure)
         event.listen(engine, "release_savepoint", _note_release)
+        event.listen(engine, "before_cursor_execute", _note_statement, retval=True)
         _watched.add(engine)
 
 

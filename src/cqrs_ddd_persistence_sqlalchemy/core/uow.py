@@ -7,17 +7,17 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from sqlalchemy import event
-
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import only_for_foreign_statements
 from cqrs_ddd_persistence_sqlalchemy.core.joining import JoinedByStores
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
     claim_shared_connection,
+    forget,
     has_failed,
     may_write,
+    note_statements,
     release_shared_connection,
+    when_it_begins,
 )
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
@@ -188,30 +188,28 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
             assert self.session_factory is not None  # noqa: S101  (the constructor saw to it)
             session = self.session_factory()
         self._shared_engine = claim_shared_connection(session, self)
-        event.listen(session.sync_session, "after_begin", self._handler)
+        when_it_begins(session.sync_session, self._handler)
         return session
 
     def _begun(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
         begin_for_writing(session, transaction, connection)
         if not transaction.nested:
-            event.listen(connection, "before_cursor_execute", self._note_statement, retval=True)
+            note_statements(connection, self._note_statement)
 
-    @only_for_foreign_statements
-    def _note_statement(
-        self, _connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: object
-    ) -> tuple[str, Any]:
+    def _note_statement(self, statement: str) -> None:
         # What the stores send is noted by their scope, which knows whether it was refused.
         if self._user is None and may_write(statement):
             self._has_written = True
-        return statement, parameters
 
     async def _close_session(self) -> None:
         session, self._session = self._session, None
         if session is None:
             return
-        event.remove(session.sync_session, "after_begin", self._handler)
+        forget(session.sync_session, self._handler)
         try:
-            if session is not self.given_session:
+            if session is not self.given_session and not session.in_transaction():
+                await session.close()  # it holds no connection
+            elif session is not self.given_session:
                 # A task that is cancelled here still gives the connection back.
                 await asyncio.shield(asyncio.ensure_future(session.close()))
         finally:
