@@ -25,6 +25,12 @@ _PLAIN_INT = 1 << 63
 _STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 
 
+class DocumentText(str):
+    """A document as JSON text, on its way into a column that would otherwise be given the document itself."""
+
+    __slots__ = ()
+
+
 def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the JSON form of a document: what comes back when it is read.
 

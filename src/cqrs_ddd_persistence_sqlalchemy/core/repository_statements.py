@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import JSONText, dialect_of, execute_kept
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import VERSION, EntityTable
 
 if TYPE_CHECKING:
@@ -70,10 +71,12 @@ class EntityStatements:
         timed = tuple(name for name, value in values.items() if value is now)
         if len(bound) + len(timed) < len(values):
             return int((await connection.execute(build(connection, values), parameters)).rowcount)
-        key = (connection.dialect.name, build.__name__, tuple(bound), timed)
+        texts = tuple(name for name, value in bound.items() if type(value) is DocumentText)
+        key = (connection.dialect.name, build.__name__, tuple(bound), timed, texts)
         statement = self._kept.get(key)
         if statement is None:
-            binds = {name: sa.bindparam(f"0_{name}", type_=self._rows.columns[name].type) for name in bound}
+            types = {name: JSONText() if name in texts else self._rows.columns[name].type for name in bound}
+            binds = {name: sa.bindparam(f"0_{name}", type_=type_) for name, type_ in types.items()}
             statement = self._kept[key] = build(connection, binds | dict.fromkeys(timed, now))
         parameters |= {f"0_{name}": value for name, value in bound.items()}
         return (await execute_kept(connection, statement, parameters)).rowcount
@@ -93,7 +96,10 @@ class EntityStatements:
         return values | dict.fromkeys({UPDATED_AT, CREATED_AT} & self._rows.columns.keys(), now)
 
     def _by_column(self, values: Mapping[str, Any]) -> dict[Any, Any]:
-        return {self._rows.columns[name]: value for name, value in values.items()}
+        return {
+            self._rows.columns[name]: sa.literal(value, JSONText()) if type(value) is DocumentText else value
+            for name, value in values.items()
+        }
 
     @cached_property
     def _by_id(self) -> sa.Select[Any]:

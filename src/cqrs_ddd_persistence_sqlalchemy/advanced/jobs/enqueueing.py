@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claiming import ClaimedJobs
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import IN_COLUMNS, Job
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import job_schedules
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
 from cqrs_ddd_persistence_sqlalchemy.core.channels import JOBS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of, execute_kept
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import dumps
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, dumps
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
@@ -141,13 +141,14 @@ class QueuedJobs(ClaimedJobs[Job]):
         return []
 
     async def _insert_new(self, connection: AsyncConnection, jobs: builtins.list[Job]) -> builtins.list[str]:
+        if not jobs:
+            return []
         new = {job.id: job for job in jobs}
         # Two batches that wait for each other's unique keys would be a deadlock, unless they ask in one order.
         ordered = sorted(jobs, key=lambda job: job.unique_key or "")
-        json_time = dialect_of(connection).json_time
-        batch = dumps([self._as_json(job, number, json_time) for number, job in enumerate(ordered)])
-        statement = statements.enqueue(self._rows.table, connection.dialect.name)
-        answer = await execute_kept(connection, statement, {"batch": batch})
+        dialect = dialect_of(connection)
+        batch = dialect.batch([self._new_row(job, number) for number, job in enumerate(ordered)])
+        answer = await execute_kept(connection, statements.enqueue(self._rows.table, dialect.name), batch)
         rows = dict(map(tuple, answer.rows))
         for job_id, run_at in rows.items():
             self._stamp(synchronous(connection), new[job_id], 1)
@@ -166,9 +167,11 @@ class QueuedJobs(ClaimedJobs[Job]):
             ids.add(job.id)
         return checked
 
-    def _as_json(self, job: Job, number: int, json_time: Callable[[datetime], str]) -> dict[str, Any]:
+    def _new_row(self, job: Job, number: int) -> dict[str, Any]:
         given = self._row_values(job)
-        times = {"run_at", "started_at", "finished_at"}
-        values = {name: given[name] for name in (*IN_COLUMNS, "job_type", "state") if name in given}
-        values |= {name: json_time(values[name]) for name in times if values[name] is not None}
-        return {**values, "row_number": number, "delay": job.delay and job.delay.total_seconds()}
+        row = {name: given.get(name) for name in statements.NEW}
+        if type(row["state"]) is not DocumentText:  # a subclass has its own way to make rows
+            row["state"] = DocumentText(dumps(row["state"]))
+        delay = job.delay
+        row |= {"run_at": given["run_at"], "row_number": number, "delay": delay and delay.total_seconds()}
+        return row

@@ -13,7 +13,7 @@ from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import spelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, to_document_and_text
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, check_text, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
@@ -58,9 +58,9 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         Raises:
             ValueError: naming what cannot be stored.
         """
-        return BackgroundJobModel(**self._values(entity))
+        return BackgroundJobModel(**self._in_columns(entity), state=self._state(entity))
 
-    def _values(self, entity: Job) -> dict[str, Any]:
+    def _in_columns(self, entity: Job) -> dict[str, Any]:
         values = {name: getattr(entity, name) for name in IN_COLUMNS}
         for name in _TEXTS:
             check_text(values[name] or "", name)
@@ -70,11 +70,12 @@ class JobRows(SQLAlchemyRepository[Job, str]):
             del values["cancellation_requested_at"]  # somebody may have asked for it meanwhile
         if entity.status is not JobStatus.RUNNING:
             values["lease_until"] = None
-        return {"job_type": self._type, "state": self._state(entity), **values}
+        return {"job_type": self._type, **values}
 
     def _row_values(self, entity: Job) -> dict[str, Any]:
-        own = type(self).to_model is JobRows.to_model
-        return self._values(entity) if own else super()._row_values(entity)
+        if type(self).to_model is not JobRows.to_model:
+            return super()._row_values(entity)
+        return {**self._in_columns(entity), "state": DocumentText(self._state_and_text(entity)[1])}
 
     def _reads_attributes_only(self, from_model: object) -> bool:
         return from_model is JobRows.from_model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect, dialect_named
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect, JSONText, dialect_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,7 +21,7 @@ OVER = (JobStatus.CANCELLED, JobStatus.COMPLETED, JobStatus.FAILED)
 LIVE = (JobStatus.PENDING, JobStatus.RUNNING)
 
 #: Columns that a batch of new jobs brings along as they are.
-_COPIED = (
+NEW = (
     "id", "job_type", "queue", "status", "priority", "unique_key", "correlation_id", "total_items", "processed_items",
     "retry_count", "max_retries", "error", "state", "started_at", "finished_at",
 )  # fmt: skip
@@ -160,17 +160,17 @@ def release_expired(table: sa.Table, dialect_name: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def enqueue(table: sa.Table, dialect_name: str) -> Any:
-    """Insert a batch of new jobs given as one JSON parameter, but for those that another row stands in the way of."""
+    """Insert a batch of new jobs, but for those that another row stands in the way of."""
     dialect = dialect_named(dialect_name)
-    copied = [table.c[name] for name in _COPIED]
-    numbers: list[sa.ColumnClause[Any]] = [sa.column("row_number", sa.BigInteger()), sa.column("delay", sa.Double())]
-    rows = dialect.json_rows("batch", [*copied, table.c.run_at, *numbers])
+    types = {name: table.c[name].type for name in (*NEW, "run_at")} | {"state": JSONText()}
+    types |= {"row_number": sa.BigInteger(), "delay": sa.Double()}
+    rows = dialect.batch_rows([sa.column(name, type_) for name, type_ in types.items()])
     now = now_once(dialect)
     run_at = sa.func.coalesce(rows.c.run_at, dialect.later(rows.c.delay))
     times = {"run_at": run_at, "due_at": sa.func.coalesce(run_at, now), "created_at": now, "updated_at": now}
-    values = [*(rows.c[name] for name in _COPIED), *times.values(), sa.literal_column("1")]
+    values = [*(rows.c[name] for name in NEW), *times.values(), sa.literal_column("1")]
     source = sa.select(*values).where(sa.literal_column("1") == sa.literal_column("1")).order_by(rows.c.row_number)
-    insert = dialect.insert(table).from_select([*_COPIED, *times, "version"], source)
+    insert = dialect.insert(table).from_select([*NEW, *times, "version"], source)
     return insert.on_conflict_do_nothing().returning(table.c.id, table.c.run_at)
 
 

@@ -7,15 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
+from pydantic import SerializeAsAny, TypeAdapter
 
 from cqrs_ddd_advanced_core.ports import ISagaRepository
 from cqrs_ddd_advanced_core.sagas.state import SagaState
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
+from cqrs_ddd_advanced_core.sagas.steps import StepRecord
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import SagaStateModel
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.claims import Claims
 from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.due import DueSagas
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import to_document
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 Saga = TypeVar("Saga", bound=SagaState)
 
 logger = logging.getLogger(__name__)
+
+_HISTORY = TypeAdapter(list[SerializeAsAny[StepRecord]])
 
 
 class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[Saga]):
@@ -80,22 +84,28 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         Raises:
             ValueError: naming what JSON cannot hold.
         """
-        return SagaStateModel(**self._values(entity))
+        state, _ = self._state_and_text(entity)
+        events = [record.model_dump(mode="json") for record in entity.step_history]
+        return SagaStateModel(**self._in_columns(entity), state=state, events=events)
 
-    def _values(self, entity: Saga) -> dict[str, Any]:
+    def _state_and_text(self, entity: Saga) -> tuple[dict[str, Any], str]:
+        return to_document_and_text(dumped(entity, exclude={"step_history"}), "state")
+
+    def _in_columns(self, entity: Saga) -> dict[str, Any]:
         return {
             "id": entity.id,
             "saga_type": self._type,
             "correlation_id": entity.correlation_id,
             "status": entity.status,
             "timeout_at": entity.timeout_at,
-            "state": to_document(dumped(entity, exclude={"step_history"}), "state"),
-            "events": [record.model_dump(mode="json") for record in entity.step_history],
         }
 
     def _row_values(self, entity: Saga) -> dict[str, Any]:
-        own = type(self).to_model is SQLAlchemySagaRepository.to_model
-        return self._values(entity) if own else super()._row_values(entity)
+        if type(self).to_model is not SQLAlchemySagaRepository.to_model:
+            return super()._row_values(entity)
+        _, state = self._state_and_text(entity)
+        events = _HISTORY.dump_json(entity.step_history).decode()
+        return {**self._in_columns(entity), "state": DocumentText(state), "events": DocumentText(events)}
 
     def _reads_attributes_only(self, from_model: object) -> bool:
         return from_model is SQLAlchemySagaRepository.from_model

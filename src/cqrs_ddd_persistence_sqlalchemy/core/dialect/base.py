@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.migrating import MigratingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import ReplacingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.running import RunningDialect
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, object_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     import sqlalchemy as sa
     from sqlalchemy.engine import Connection, Engine
@@ -130,9 +131,23 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
         One parameter whatever the number of rows: the drivers' limits on parameters (32,767 and 32,766) never bite.
         """
 
-    def key_rows(self, columns: Sequence[sa.Column[Any]]) -> sa.FromClause | None:
+    def key_rows(self, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause | None:
         """Return a row source over parameters named as the columns, each a list; None where lists cannot be bound."""
         return None
+
+    def batch_rows(self, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
+        """Return a row source over the parameters that `batch` makes."""
+        return self.json_rows("batch", columns)
+
+    def batch(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the parameters for rows with the same columns; their documents are given as text."""
+        return {"batch": f"[{','.join(map(self._json_row, rows))}]"}
+
+    def _json_row(self, row: Mapping[str, Any]) -> str:
+        documents = {name: value for name, value in row.items() if isinstance(value, DocumentText)}
+        values = {name: value for name, value in row.items() if name not in documents}
+        times = {name: self.json_time(value) for name, value in values.items() if isinstance(value, datetime)}
+        return object_text(values | times, **documents)
 
     @abstractmethod
     def json_time(self, value: datetime) -> str:

@@ -151,15 +151,6 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         typed = [sa.column(column.name, column.type) for column in columns]
         return sa.func.json_to_recordset(array).table_valued(*typed, name="rows").render_derived(with_types=True)
 
-    def key_rows(self, columns: Sequence[sa.Column[Any]]) -> sa.FromClause | None:
-        """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
-        if any(isinstance(column.type, sa.types.NullType) for column in columns):
-            return None  # an array of what is not known
-        lists = [sa.bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in columns]
-        typed = [sa.column(column.name, column.type) for column in columns]
-        # A name that no table of a projection has.
-        return sa.func.unnest(*lists).table_valued(*typed).render_derived(name="0_wanted")
-
     def json_time(self, value: datetime) -> str:
         """Return ISO 8601 with its offset, so that the session's time zone plays no part."""
         return value.isoformat()

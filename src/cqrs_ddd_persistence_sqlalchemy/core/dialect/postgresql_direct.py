@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import NullType
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import qualified_name
@@ -16,7 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.exc import DBAPIError
@@ -87,6 +88,25 @@ class PostgreSQLDirect(DirectDialect):
     def cannot_copy(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege (of the sequence), and feature_not_supported (row-level security)."""
         return getattr(error.orig, "sqlstate", None) in {"42501", "0A000"}
+
+    def key_rows(self, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause | None:
+        """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
+        if any(isinstance(column.type, sa.types.NullType) for column in columns):
+            return None  # an array of what is not known
+        lists = [sa.bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in columns]
+        typed = [sa.column(column.name, column.type) for column in columns]
+        # A name that no table of a projection has.
+        return sa.func.unnest(*lists).table_valued(*typed).render_derived(name="0_wanted")
+
+    def batch_rows(self, columns: Sequence[sa.ColumnClause[Any]]) -> sa.FromClause:
+        """Use unnest."""
+        lists = self.key_rows(columns)
+        assert lists is not None, "types are known"  # noqa: S101
+        return lists
+
+    def batch(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return a list for each column."""
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     def cannot_merge(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
