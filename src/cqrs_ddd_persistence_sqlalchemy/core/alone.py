@@ -4,57 +4,49 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALONE, dialect_of, has_foreign_listener, is_by_itself
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-_AUTOCOMMIT = "cqrs_ddd_autocommit"
+_ENGINE = "cqrs_ddd_engine_alone"
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
 _OF_SESSIONS = ("after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback")
-_IS_ONLY_FOR_OURS = "is_only_for_sessions_of_ours"
-Listener = TypeVar("Listener", bound="Callable[..., Any]")
 # Listeners of the class are seen through any instance.
 _session = Session()
 
 
-def only_for_ours(listener: Listener) -> Listener:
-    """Mark a listener of the library's own that does nothing to the sessions of others."""
-    setattr(listener, _IS_ONLY_FOR_OURS, True)
-    return listener
-
-
-def _has_foreign_listener(name: str) -> bool:
-    listeners = getattr(_session.dispatch, name)
-    return bool(listeners) and not all(hasattr(listener, _IS_ONLY_FOR_OURS) for listener in listeners)
-
-
-def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
+def engine_without_sessions(session_factory: object, *, reading: bool = False) -> AsyncEngine | None:
     """Return the engine of a factory whose sessions add nothing to what a store does; None where one may.
 
     An application may have said what is to happen as transactions begin and end: which tenant's rows are seen (SET
-    LOCAL in a listener), at which isolation level. That would be lost. On SQLite sessions stay: there a transaction
-    costs nothing.
+    LOCAL in a listener), at which isolation level. That would be lost. On SQLite, sessions stay where something is
+    written, and where all share one connection.
+
+    Args:
+        session_factory: any.
+        reading: whether only single statements follow that read.
     """
     if not isinstance(session_factory, async_sessionmaker):
         return None
     engine = session_factory.kw.get("bind")
-    if not isinstance(engine, AsyncEngine) or not dialect_of(engine).has_cheap_single_statements:
+    if not isinstance(engine, AsyncEngine):
         return None
-    sync: Any = engine.sync_engine
+    dialect, sync = dialect_of(engine), cast("Any", engine.sync_engine)
+    if not dialect.has_cheap_single_statements and (not reading or dialect.shares_one_connection(sync)):
+        return None
     is_plain = (
         session_factory.class_ is AsyncSession
         and session_factory.kw.keys() <= _UNDERSTOOD
-        and not any(_has_foreign_listener(name) for name in _OF_SESSIONS)
-        and not any(getattr(sync.dispatch, name) for name in ("begin", "commit"))
+        and not any(has_foreign_listener(_session.dispatch, name) for name in _OF_SESSIONS)
+        and not any(has_foreign_listener(sync.dispatch, name) for name in ("begin", "commit"))
         and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
         and "isolation_level" not in sync.get_execution_options()
     )
@@ -63,8 +55,8 @@ def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
 
 @asynccontextmanager
 async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Give a connection on which each statement is committed by itself."""
-    async with _connected(_in_autocommit(engine)) as connection:
+    """Give a connection on which each statement is by itself."""
+    async with _connected(_with_options(engine)) as connection:
         yield connection
 
 
@@ -78,14 +70,14 @@ async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[A
             await connection.commit()
 
 
-def _in_autocommit(engine: AsyncEngine) -> AsyncEngine:
+def _with_options(engine: AsyncEngine) -> AsyncEngine:
     """Return the engine with other options on the same pool; kept with it, as it is made for each operation."""
     sync = engine.sync_engine
     options, echo = sync.get_execution_options(), sync.echo
-    made_from, echoes, known = vars(sync).get(_AUTOCOMMIT, (None, None, engine))
+    made_from, echoes, known = vars(sync).get(_ENGINE, (None, None, engine))
     if made_from is not options or echoes is not echo:  # they were changed since
-        known = engine.execution_options(isolation_level="AUTOCOMMIT")
-        setattr(sync, _AUTOCOMMIT, (options, echo, known))
+        known = engine.execution_options(**{ALONE: True}, **dialect_of(engine).options_alone)
+        setattr(sync, _ENGINE, (options, echo, known))
     return known  # type: ignore[no-any-return]
 
 
@@ -104,11 +96,6 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def is_alone(connection: AsyncConnection) -> bool:
-    """Tell whether each statement on the connection is committed by itself, so that no other can be lost with it."""
+    """Tell whether each statement on the connection is by itself, so that no other can be lost with it."""
     sync = connection.sync_connection
-    return sync is not None and commits_each_statement(sync)
-
-
-def commits_each_statement(connection: Connection) -> bool:
-    """Tell what `is_alone` tells."""
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    return sync is not None and is_by_itself(sync)

@@ -191,7 +191,7 @@ class SessionScope:
     ) -> AsyncIterator[AsyncConnection]:
         given = unit.given_session if unit else None
         factory = (unit.session_factory if unit else None) or self._session_factory
-        engine = engine_without_sessions(factory) if given is None else None
+        engine = None if given is not None else engine_without_sessions(factory, reading=single and not write)
         if engine is not None:
             watch(engine.sync_engine)
             async with alone(engine) if single else in_transaction(engine, write=write) as connection:

@@ -15,8 +15,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone, only_for_ours
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, only_for_foreign_statements
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, only_for_foreign_statements, only_for_ours
 from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 
-from cqrs_ddd_persistence_sqlalchemy.core.alone import commits_each_statement
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import is_by_itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def on_rollback(connection: Connection, undo: Callable[[], None]) -> None:
 
     Also when its commit fails. The last to come is the first to be called. What is committed already stays.
     """
-    if commits_each_statement(connection):
+    if is_by_itself(connection):
         return
     root = connection.get_transaction()
     assert root is not None  # noqa: S101  (a scope has begun it)

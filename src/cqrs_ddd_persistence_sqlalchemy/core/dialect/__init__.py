@@ -12,7 +12,14 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     effective_schema,
     qualified_name,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import Answer, only_for_foreign_statements
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
+    ALONE,
+    Answer,
+    has_foreign_listener,
+    is_by_itself,
+    only_for_foreign_statements,
+    only_for_ours,
+)
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_DIGITS",
+    "ALONE",
     "DIALECTS",
     "READ_ONLY",
     "UNKNOWN_RESERVED_WORDS",
@@ -63,8 +71,11 @@ __all__ = [
     "dialect_of",
     "effective_schema",
     "execute_kept",
+    "has_foreign_listener",
     "identifier",
+    "is_by_itself",
     "only_for_foreign_statements",
+    "only_for_ours",
     "portable_literal",
     "prepare_for_reflection",
     "qualified_name",

@@ -63,7 +63,10 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
     #: How many digits of a decimal a column holds without loss; None for all that its type declares.
     exact_decimal_digits: int | None = None
 
-    #: Whether a statement without BEGIN and COMMIT around it is faster, by two round trips.
+    #: Execution options of connections on which each statement is by itself.
+    options_alone: Mapping[str, Any]
+
+    #: Whether a statement that writes is faster without BEGIN and COMMIT around it, by two round trips.
     has_cheap_single_statements: bool
 
     #: Whether one statement can contain several that write.

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     import sqlalchemy as sa
+    from sqlalchemy.engine import Connection
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
 
 #: Execution options of an engine whose connections are another session's with each transaction.
 TRANSACTION_POOLING: Mapping[str, Any] = {"transaction_pooling": True}
+
+#: Execution option of connections on which each statement is by itself.
+ALONE = "cqrs_ddd_alone"
 
 # Whoever listens to these wants to see, or to change, each statement.
 _OF_STATEMENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
@@ -35,6 +39,7 @@ _CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
 
 _COMPILED = "cqrs_ddd_compiled"
 _IS_FOR_FOREIGN = "is_only_for_foreign_statements"
+_IS_ONLY_FOR_OURS = "is_only_for_what_is_ours"
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
 
@@ -190,7 +195,7 @@ class DirectDialect:
             self._outdated += 1
 
     @abstractmethod
-    def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
+    def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
         """Tell whether the driver is in the transaction that SQLAlchemy takes for begun, or `_run` will see to it."""
 
     def _direct(
@@ -222,8 +227,27 @@ class DirectDialect:
         if _is_watched(sync.dispatch) or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
             return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
-        is_open = options.get("isolation_level") == "AUTOCOMMIT" if transaction is None else transaction.is_active
-        return sync.connection if is_open and self._is_ready(sync.connection) else None
+        is_open = is_by_itself(sync) if transaction is None else transaction.is_active
+        ready = is_open and self._is_ready(sync.connection, in_transaction=transaction is not None)
+        return sync.connection if ready else None
+
+
+def is_by_itself(connection: Connection) -> bool:
+    """Tell whether each statement on the connection is by itself: committed, or only reading."""
+    options = connection.get_execution_options()
+    return bool(options.get(ALONE)) or options.get("isolation_level") == "AUTOCOMMIT"
+
+
+def only_for_ours(listener: Listener) -> Listener:
+    """Mark a listener of the library's own that does nothing to what the application does without it."""
+    setattr(listener, _IS_ONLY_FOR_OURS, True)
+    return listener
+
+
+def has_foreign_listener(dispatch: Any, name: str) -> bool:
+    """Tell whether somebody else listens to an event."""
+    listeners = getattr(dispatch, name)
+    return bool(listeners) and not all(hasattr(listener, _IS_ONLY_FOR_OURS) for listener in listeners)
 
 
 def _is_watched(dispatch: Any) -> bool:

@@ -112,7 +112,7 @@ class PostgreSQLDirect(DirectDialect):
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
         return getattr(error.orig, "sqlstate", None) in {"42501", "21000"}
 
-    def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
+    def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
         driver: Any = pooled.driver_connection
         # Whoever has switched the driver's cache off, for a proxy's sake, has SQLAlchemy name its statements.
         if not getattr(driver, "_stmt_cache_enabled", True):

@@ -14,8 +14,9 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import DatabaseDialect, TableDescription, TableRef
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import READ_ONLY, DatabaseDialect, TableDescription, TableRef
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import SQLiteCatalogue
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import only_for_ours
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_direct import SQLiteDirect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_migrations import SQLiteMigrations
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_replacing import SQLiteReplacing
@@ -37,6 +38,7 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
 
     name = "sqlite"
     has_cheap_single_statements = has_writing_ctes = False
+    options_alone = READ_ONLY
     catalogue = SQLiteCatalogue()
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
     # CURRENT_TIMESTAMP has whole seconds only; this is the form in which SQLAlchemy stores times.
@@ -58,6 +60,7 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
             cursor.close()
 
         @event.listens_for(engine, "begin")
+        @only_for_ours
         def begin(connection: Connection) -> None:
             driver: Any = connection.connection.driver_connection
             if driver.in_transaction:

@@ -46,8 +46,8 @@ class SQLiteDirect(DirectDialect):
         """Use `executemany`."""
         await self.execute_many(connection, _insert_events(events, tuple(columns)), columns, rows)
 
-    def _is_ready(self, pooled: PoolProxiedConnection) -> bool:
-        return bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
+    def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
+        return not in_transaction or bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
 
     async def _run(
         self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Any], *, returns_rows: bool
