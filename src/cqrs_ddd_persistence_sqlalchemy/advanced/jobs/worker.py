@@ -84,7 +84,6 @@ class JobWorker(Generic[Job]):
         check_durations(lease=lease, heartbeat=heartbeat, poll_interval=poll_interval, grace=grace)
         self._repository = repository
         self._handler = runnable(repository.job_cls, handler, dict(services or {}))
-        self._concurrency = concurrency
         self._queues = _checked(queues)
         self._lease = lease
         self._heartbeat = min(heartbeat, lease / 3)
