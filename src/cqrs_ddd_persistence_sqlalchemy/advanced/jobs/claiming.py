@@ -13,7 +13,6 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.ending import EndedJobs, prog
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
@@ -171,7 +170,7 @@ class ClaimedJobs(EndedJobs[Job]):
     ) -> dict[str, Any]:
         values: dict[str, Any] = {
             "of_type": self._type,
-            "worker": check_id("worker_id", worker_id, max_length=ID_LENGTH),
+            "worker": check_id("worker_id", worker_id),
             "seconds": seconds_of("lease", lease),
             "at_most": check_count("limit", limit),
         }

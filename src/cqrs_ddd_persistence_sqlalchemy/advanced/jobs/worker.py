@@ -17,7 +17,6 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import Outage, is_passing, wait_for_one, wait_until
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.signals import forget_signals, stop_at_signals
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
@@ -90,7 +89,7 @@ class JobWorker(Generic[Job]):
         self._poll_seconds = poll_interval.total_seconds()
         self._grace = grace
         self._scheduler = Scheduler(repository, periodic) if periodic else None
-        self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id, max_length=ID_LENGTH)
+        self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id)
         self._completions = Completions(self._complete)
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
@@ -266,4 +265,4 @@ def _checked(queues: Sequence[str] | None) -> list[str] | None:
         return None
     if isinstance(queues, str) or not queues:
         raise ValueError(f"queues is {queues!r}: give a list of at least one name, or nothing for all")
-    return [check_id("queue", queue, max_length=ID_LENGTH) for queue in queues]
+    return [check_id("queue", queue) for queue in queues]
