@@ -23,6 +23,17 @@ def check_count(name: str, value: object) -> int:
     return value
 
 
+def check_seconds(name: str, value: float) -> float:
+    """Return seconds from 0, finite.
+
+    Raises:
+        ValueError: naming it, for anything else.
+    """
+    if isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} is {value!r}: give seconds from 0")
+    return float(value)
+
+
 def check_id(name: str, value: object, *, max_length: int = ID_LENGTH) -> str:
     """Return an id: text, not empty, at most `max_length` characters, storable on both databases.
 

@@ -20,7 +20,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version,
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_seconds
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
@@ -66,12 +66,10 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         schema: str | None = None,
     ) -> None:
         super().__init__(saga_cls, SagaStateModel, uow_factory, session_factory=session_factory, schema=schema)
-        if isinstance(stalled_after_seconds, bool) or not 0 <= stalled_after_seconds < float("inf"):
-            raise ValueError(f"stalled_after_seconds is {stalled_after_seconds!r}: give seconds from 0")
         self.saga_cls = saga_cls
         self.services: Mapping[str, Any] = dict(services or {})
         self._type = saga_cls.__name__
-        self._due = DueSagas(self._rows.columns, float(stalled_after_seconds))
+        self._due = DueSagas(self._rows.columns, check_seconds("stalled_after_seconds", stalled_after_seconds))
         self._claims = Claims(self._rows, self._conditions())
 
     def to_model(self, entity: Saga) -> Any:
