@@ -55,6 +55,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         schema: the database schema of the table; the connection's default when omitted.
     """
 
+    _has_own_model = True
+
     def __init__(
         self,
         saga_cls: type[Saga] = SagaState,  # type: ignore[assignment]  # the default of a generic parameter
@@ -72,15 +74,12 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         self._due = DueSagas(self._rows.columns, check_seconds("stalled_after_seconds", stalled_after_seconds))
         self._claims = Claims(self._rows, self._conditions())
 
-    def to_model(self, entity: Saga) -> Any:
+    def _values(self, entity: Saga) -> dict[str, Any]:
         """Return the saga's state, without the history, and the history in a column of its own.
 
         Raises:
             ValueError: naming what JSON cannot hold.
         """
-        return SagaStateModel(**self._values(entity))
-
-    def _values(self, entity: Saga) -> dict[str, Any]:
         return {
             "id": entity.id,
             "saga_type": self._type,
@@ -91,14 +90,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             "events": [record.model_dump(mode="json") for record in entity.step_history],
         }
 
-    def _row_values(self, entity: Saga) -> dict[str, Any]:
-        own = type(self).to_model is SQLAlchemySagaRepository.to_model
-        return self._values(entity) if own else super()._row_values(entity)
-
-    def _reads_attributes_only(self, from_model: object) -> bool:
-        return from_model is SQLAlchemySagaRepository.from_model
-
-    def from_model(self, model: Any) -> Saga:
+    def _made_of(self, model: Any) -> Saga:
         """Return the saga with its history; columns take precedence over what the state repeats of them."""
         values = {
             **(model.state or {}),
