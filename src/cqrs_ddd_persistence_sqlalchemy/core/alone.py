@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, must_be_heard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,21 +20,8 @@ if TYPE_CHECKING:
 _AUTOCOMMIT = "cqrs_ddd_autocommit"
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
 _OF_SESSIONS = ("after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback")
-_IS_ONLY_FOR_OURS = "is_only_for_sessions_of_ours"
-Listener = TypeVar("Listener", bound="Callable[..., Any]")
 # Listeners of the class are seen through any instance.
 _session = Session()
-
-
-def only_for_ours(listener: Listener) -> Listener:
-    """Mark a listener of the library's own that does nothing to the sessions of others."""
-    setattr(listener, _IS_ONLY_FOR_OURS, True)
-    return listener
-
-
-def _has_foreign_listener(name: str) -> bool:
-    listeners = getattr(_session.dispatch, name)
-    return bool(listeners) and not all(hasattr(listener, _IS_ONLY_FOR_OURS) for listener in listeners)
 
 
 def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
@@ -53,7 +40,7 @@ def engine_without_sessions(session_factory: object) -> AsyncEngine | None:
     is_plain = (
         session_factory.class_ is AsyncSession
         and session_factory.kw.keys() <= _UNDERSTOOD
-        and not any(_has_foreign_listener(name) for name in _OF_SESSIONS)
+        and not any(must_be_heard(getattr(_session.dispatch, name)) for name in _OF_SESSIONS)
         and not any(getattr(sync.dispatch, name) for name in ("begin", "commit"))
         and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
         and "isolation_level" not in sync.get_execution_options()

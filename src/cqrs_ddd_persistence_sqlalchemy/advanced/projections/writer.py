@@ -97,12 +97,12 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
     Rows of the same key would meet in that statement, which then is none the database can execute.
     """
     dialect = dialect_of(connection)
-    if len(batch.rows) < dialect.merges_from:
+    if len(batch.rows) < dialect.min_rows_to_merge:
         return False
     keys = {row[: len(collection.key)] for row in batch.rows}
     if len(keys) < len(batch.rows):
         return False
-    if len(batch.rows) < dialect.copies_from:
+    if len(batch.rows) < dialect.min_rows_to_copy:
         statement = statements.upsert_lists(collection, dialect.name, batch.columns)
         if statement is not None:
             lists = dict(zip(batch.columns, map(list, zip(*batch.rows, strict=True)), strict=True))

@@ -12,7 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     effective_schema,
     qualified_name,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import Answer, only_for_foreign_statements
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import Answer, may_be_bypassed, must_be_heard
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -64,7 +64,8 @@ __all__ = [
     "effective_schema",
     "execute_kept",
     "identifier",
-    "only_for_foreign_statements",
+    "may_be_bypassed",
+    "must_be_heard",
     "portable_literal",
     "prepare_for_reflection",
     "qualified_name",

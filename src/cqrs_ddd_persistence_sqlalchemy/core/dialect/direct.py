@@ -34,14 +34,19 @@ _CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
 
 
 _COMPILED = "cqrs_ddd_compiled"
-_IS_FOR_FOREIGN = "is_only_for_foreign_statements"
+_MAY_BE_BYPASSED = "cqrs_ddd_may_be_bypassed"
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
 
-def only_for_foreign_statements(listener: Listener) -> Listener:
-    """Mark a listener of the library's own that has no interest in the statements of stores."""
-    setattr(listener, _IS_FOR_FOREIGN, True)
+def may_be_bypassed(listener: Listener) -> Listener:
+    """Mark a listener of the library's own that misses nothing where stores go past SQLAlchemy."""
+    setattr(listener, _MAY_BE_BYPASSED, True)
     return listener
+
+
+def must_be_heard(listeners: Any) -> bool:
+    """Tell whether one of an event's listeners is not so marked."""
+    return bool(listeners) and not all(getattr(listener, _MAY_BE_BYPASSED, False) for listener in listeners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +122,9 @@ class DirectDialect:
             await fail(connection, pooled, error, compiled.sql, values)
 
     #: From how many rows on one statement for all of them is worth its while.
-    merges_from: float = math.inf
+    min_rows_to_merge: float = math.inf
     #: From how many rows on a table to copy them into is worth its making.
-    copies_from: float = math.inf
+    min_rows_to_copy: float = math.inf
 
     async def copy_rows(
         self,
@@ -138,7 +143,7 @@ class DirectDialect:
         """Drop what `copy_rows` has made."""
 
     #: From how many events on copying them is quicker than one statement that does it all.
-    copies_events_from: int
+    min_events_to_copy: int
 
     def can_copy(self, connection: AsyncConnection) -> bool:
         """Tell whether rows can be copied past SQLAlchemy."""
@@ -219,19 +224,12 @@ class DirectDialect:
         options = sync.get_execution_options()
         if not _CHANGES_STATEMENTS.isdisjoint(options):
             return None
-        if _is_watched(sync.dispatch) or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
+        is_watched = any(must_be_heard(getattr(sync.dispatch, name)) for name in _OF_STATEMENTS)
+        if is_watched or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
             return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
         is_open = options.get("isolation_level") == "AUTOCOMMIT" if transaction is None else transaction.is_active
         return sync.connection if is_open and self._is_ready(sync.connection) else None
-
-
-def _is_watched(dispatch: Any) -> bool:
-    for name in _OF_STATEMENTS:
-        listeners = getattr(dispatch, name)
-        if listeners and not all(getattr(listener, _IS_FOR_FOREIGN, False) for listener in listeners):
-            return True
-    return False
 
 
 async def fail(
