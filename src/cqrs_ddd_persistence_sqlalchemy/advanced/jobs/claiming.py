@@ -100,8 +100,7 @@ class ClaimedJobs(EndedJobs[Job]):
         """
         to_claim = self._claim_values(limit, worker_id, lease, queues)
         given, table = list(claims), self._rows.table
-        batch, ends = self._to_complete(given)
-        to_complete = {"batch": batch, "of_type": self._type}
+        to_complete, ends = self._to_complete(given)
         async with self._scope.write(uow, single=True) as connection:
             dialect = dialect_of(connection)
             if dialect.has_writing_ctes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempts import Attempts
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt_pool import GIVING_BACK_SECONDS, AttemptPool
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.completing import Completions
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.handling import runnable
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 Job = TypeVar("Job", bound=BaseBackgroundJob)
 
 _SCHEDULER_PAUSE_SECONDS = 10.0
-_GIVING_BACK_SECONDS = 5.0
 _SOON_SECONDS = 0.05
 
 
@@ -93,7 +92,7 @@ class JobWorker(Generic[Job]):
         self._completions = Completions(self._complete)
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
-        self._attempts = Attempts(concurrency, self._attempt)
+        self._attempts = AttemptPool(concurrency, self._attempt)
         self._claiming: asyncio.Future[int] | None = None
         self._scheduling: asyncio.Task[None] | None = None
         self._is_idle = self._is_running = False
@@ -241,7 +240,7 @@ class JobWorker(Generic[Job]):
             if self._claiming is not None:
                 await asyncio.wait({self._claiming})
             await self._attempts.finish(0)
-            await self._completions.end(_GIVING_BACK_SECONDS)
+            await self._completions.end(GIVING_BACK_SECONDS)
             await self._attempts.finish(0)  # what was claimed with the last of them
         finally:
             self._attempts.abandon()
