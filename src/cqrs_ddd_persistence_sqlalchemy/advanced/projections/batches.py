@@ -124,8 +124,8 @@ def _convert_alike(
     """Convert documents with the same columns, a column at a time; None where each is to be looked at closely."""
     if set(map(type, docs)) != {dict} or len({len(cast("dict[str, Any]", doc)) for doc in docs}) > 1:
         return None
-    plain = _columns(collection, tuple(docs[0]), exact_digits)
-    return None if plain is None else plain.batch(docs)
+    columns = _columns(collection, tuple(docs[0]), exact_digits)
+    return None if columns is None else columns.batch(docs)
 
 
 class _Columns:
