@@ -105,6 +105,16 @@ class TestLane:
         await engine.dispose()
         assert bool(through_sqlalchemy) == (database.kind == "postgresql")
 
+    async def test_a_transaction_ended_by_hand_is_left_to_sqlalchemy(self, session_factory, through_sqlalchemy):
+        """After a COMMIT past SQLAlchemy, which takes its transaction for open, none is begun behind its back."""
+        async with SQLAlchemyUnitOfWork(session_factory) as uow:
+            await uow.session.execute(sa.text("SELECT 1"))
+            pooled = await (await uow.session.connection()).get_raw_connection()
+            await pooled.driver_connection.execute("COMMIT")
+            through_sqlalchemy.clear()
+            await SQLAlchemyProjectionPositionStore().save_position("p", 1, uow=uow)
+        assert through_sqlalchemy
+
     async def test_what_is_kept_goes_with_its_engine(self, database):
         """An engine that is disposed of and forgotten leaves no compiled statements behind."""
         engine = create_async_engine(database.url)

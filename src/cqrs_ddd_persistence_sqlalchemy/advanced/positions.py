@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import positions_table, projection_positions, projection_runs
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of, execute_kept
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
+from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
@@ -240,4 +240,4 @@ def _start_or_move_on(table: sa.Table, dialect_name: str, *, only_from_zero: boo
 
 
 def _check_name(projection_name: str) -> str:
-    return check_id("projection_name", projection_name, max_length=ID_LENGTH)
+    return check_id("projection_name", projection_name)

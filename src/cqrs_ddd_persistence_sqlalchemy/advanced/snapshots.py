@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from pydantic import BaseModel
 
+from cqrs_ddd_advanced_core.storable import BIGINT_MAX
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import snapshots
 from cqrs_ddd_persistence_sqlalchemy.advanced.snapshot_statements import (
     IN_FRONT,
@@ -22,9 +23,9 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.snapshot_statements import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import to_document_and_text
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
+from cqrs_ddd_persistence_sqlalchemy.core.models import in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.validation import BIGINT_MAX, check_count, check_id, check_schema
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id, check_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +157,7 @@ class SQLAlchemySnapshotStore:
         if check_count("batch_size", batch_size) == 0:
             raise ValueError("batch_size is 0: look at one snapshot at a time or more")
         if aggregate_type is not None:
-            check_id("aggregate_type", aggregate_type, max_length=ID_LENGTH)
+            check_id("aggregate_type", aggregate_type)
         batch = {"started": await self._now(uow=uow), "size": batch_size, "others": keep - 1}
         if aggregate_type is not None:
             return await self._prune_type(batch | {"type": aggregate_type}, uow=uow)
@@ -201,8 +202,8 @@ class SQLAlchemySnapshotStore:
 
 def _identified(aggregate_type: str, aggregate_id: str) -> dict[str, Any]:
     return {
-        "type": check_id("aggregate_type", aggregate_type, max_length=ID_LENGTH),
-        "id": check_id("aggregate_id", aggregate_id, max_length=ID_LENGTH),
+        "type": check_id("aggregate_type", aggregate_type),
+        "id": check_id("aggregate_id", aggregate_id),
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALONE, dialect_of, has_foreign_listener, is_by_itself
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALONE, dialect_of, is_by_itself, must_be_heard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,8 +45,8 @@ def engine_without_sessions(session_factory: object, *, reading: bool = False) -
     is_plain = (
         session_factory.class_ is AsyncSession
         and session_factory.kw.keys() <= _UNDERSTOOD
-        and not any(has_foreign_listener(_session.dispatch, name) for name in _OF_SESSIONS)
-        and not any(has_foreign_listener(sync.dispatch, name) for name in ("begin", "commit"))
+        and not any(must_be_heard(getattr(_session.dispatch, name)) for name in _OF_SESSIONS)
+        and not any(must_be_heard(getattr(sync.dispatch, name)) for name in ("begin", "commit"))
         and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
         and "isolation_level" not in sync.get_execution_options()
     )

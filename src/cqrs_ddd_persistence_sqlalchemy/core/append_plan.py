@@ -54,7 +54,7 @@ class AppendPlan:
                 raise TypeError(f"append takes StoredEvent objects, not {type(event).__name__}")
             # model_copy(update=) and model_construct() check nothing.
             for name in ("event_id", "aggregate_id", "event_type"):
-                check_id(name, getattr(event, name), max_length=255)
+                check_id(name, getattr(event, name))
             check_aware("occurred_at", event.occurred_at)
         self.events = events
         self._documents = [

@@ -24,7 +24,7 @@ class CannotCopyError(Exception):
 def is_worth_copying(connection: AsyncConnection, plan: AppendPlan) -> bool:
     """Tell whether a batch is large enough. A claimed position is left to the statement that draws them."""
     dialect = dialect_of(connection)
-    return len(plan.events) >= dialect.copies_events_from and not plan.claims_positions and dialect.can_copy(connection)
+    return len(plan.events) >= dialect.min_events_to_copy and not plan.claims_positions and dialect.can_copy(connection)
 
 
 async def copied(connection: AsyncConnection, table: sa.Table, plan: AppendPlan) -> list[StoredEvent] | None:

@@ -16,7 +16,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.event_conflicts import raise_conflict
 from cqrs_ddd_persistence_sqlalchemy.core.event_copying import CannotCopyError, copied, is_worth_copying
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import restored
 from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_statement, read_after, select_events
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
@@ -104,7 +103,7 @@ class SQLAlchemyEventStore(TableStore):
         uow: SQLAlchemyUnitOfWork | None = None,
     ) -> list[StoredEvent]:
         """Return a stream's events with versions above `after_version`, oldest first, all of them without a `limit`."""
-        check_id("aggregate_id", aggregate_id, max_length=ID_LENGTH)
+        check_id("aggregate_id", aggregate_id)
         check_count("after_version", after_version)
         table = self._table
         statement = select_events(table).where(table.c.aggregate_id == aggregate_id, table.c.version > after_version)

@@ -109,16 +109,6 @@ def _quick_item(item: Any) -> Any:
     return str(item) if kind is Decimal and item.is_finite() else None
 
 
-def _is_encodable(text: str) -> bool:
-    """Tell whether there is no lone surrogate in it."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
-    return True
-
-
 def _is_plain_text(value: Any) -> bool:
     return type(value) is str and value.isascii() and "\x00" not in value
 

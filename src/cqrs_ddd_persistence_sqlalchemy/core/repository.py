@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property, partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -63,6 +63,9 @@ class SQLAlchemyRepository(Generic[T, ID]):
         TypeError: the model lacks what a repository needs, or the entity has fields that no column would store.
     """
 
+    #: Whether the model is one of the library's own, of which no object is made where nobody overrides the mapping.
+    _has_own_model: ClassVar[bool] = False
+
     def __init__(
         self,
         entity_cls: type[T],
@@ -75,26 +78,18 @@ class SQLAlchemyRepository(Generic[T, ID]):
         self._entity_cls = entity_cls
         self._model_cls = model_cls
         self._rows = EntityTable(entity_cls, model_cls, check_schema(schema))
-        own = (type(self).to_model, type(self).from_model)
-        if own == (SQLAlchemyRepository.to_model, SQLAlchemyRepository.from_model):
+        mapping = (type(self).to_model, type(self).from_model)
+        if mapping == (SQLAlchemyRepository.to_model, SQLAlchemyRepository.from_model) and not self._has_own_model:
             self._rows.refuse_loss()
         self._scope = SessionScope(type(self).__name__, session_factory=session_factory, uow_factory=uow_factory)
 
     def to_model(self, entity: T) -> Any:
         """Return a model with the entity's values. A subclass calls super() and sets what it maps in another way."""
-        values = {
-            name: column_value(column, getattr(entity, name), name)
-            for name, column in self._rows.columns.items()
-            if name in field_names(type(entity)) and name != VERSION
-        }
-        return self._model_cls(**values)
+        return self._model_cls(**self._values(entity))
 
     def from_model(self, model: Any) -> T:
         """Return the entity of a model. A subclass may make it in any way; its version is set afterwards."""
-        fields = field_names(self._entity_cls)
-        values = {name: getattr(model, name) for name in self._rows.columns if name in fields}
-        entity: T = make_entity(self._entity_cls, values)
-        return entity
+        return self._made_of(model)
 
     async def add(self, entity: T, *, uow: SQLAlchemyUnitOfWork | None = None) -> T:
         """Insert a new entity, or update one that was loaded or saved before; return it with its new version.
@@ -219,11 +214,6 @@ class SQLAlchemyRepository(Generic[T, ID]):
         del entity, connection  # here, columns have what entities have
         return {}
 
-    def _reads_attributes_only(self, from_model: object) -> bool:
-        """Tell whether a `from_model` needs no more of a model than its attributes."""
-        del from_model
-        return False
-
     def _is_written_at_once(self, entity: T) -> bool:
         """Tell whether `_written` has nothing to look up."""
         del entity
@@ -236,13 +226,32 @@ class SQLAlchemyRepository(Generic[T, ID]):
         """Return what a row must be like to be this repository's; a subclass that shares its table says it here."""
         return ()
 
+    def _values(self, entity: T) -> dict[str, Any]:
+        """Return an entity's values by the model's attributes."""
+        return {
+            name: column_value(column, getattr(entity, name), name)
+            for name, column in self._rows.columns.items()
+            if name in field_names(type(entity)) and name != VERSION
+        }
+
+    def _made_of(self, model: Any) -> T:
+        """Return the entity of whatever has the model's attributes."""
+        fields = field_names(self._entity_cls)
+        values = {name: getattr(model, name) for name in self._rows.columns if name in fields}
+        entity: T = make_entity(self._entity_cls, values)
+        return entity
+
     def _row_values(self, entity: T) -> dict[str, Any]:
-        return self._rows.values(self.to_model(entity))
+        needs_no_model = self._has_own_model and type(self).to_model is SQLAlchemyRepository.to_model
+        return self._quick_values(entity) if needs_no_model else self._rows.values(self.to_model(entity))
+
+    def _quick_values(self, entity: T) -> dict[str, Any]:
+        """Return what `_values` does, documents perhaps as the text that they become."""
+        return self._values(entity)
 
     def _entity(self, row: dict[str, Any]) -> T:
-        # An object of the library's own class would be made for its attributes alone.
-        own = self._reads_attributes_only(type(self).from_model)
-        entity = self.from_model(SimpleNamespace(**row) if own else self._model_cls(**row))
+        needs_no_model = self._has_own_model and type(self).from_model is SQLAlchemyRepository.from_model
+        entity = self.from_model(SimpleNamespace(**row) if needs_no_model else self._model_cls(**row))
         stamp(entity, row[VERSION])
         return entity
 

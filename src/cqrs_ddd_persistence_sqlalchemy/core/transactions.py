@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, only_for_foreign_statements, only_for_ours
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, may_be_bypassed
 from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def forget(session: Session, handler: BeginHandler) -> None:
 
 # One listener for all sessions: to listen to one of them takes SQLAlchemy longer than a statement.
 @event.listens_for(Session, "after_begin")
-@only_for_ours
+@may_be_bypassed
 def _begun(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     for handler in session.info.get(_HANDLERS, ()):
         handler(session, transaction, connection)
@@ -64,7 +64,7 @@ def note_statements(connection: Connection, note: Callable[[str], None]) -> None
     watch(connection.engine)
 
 
-@only_for_foreign_statements
+@may_be_bypassed
 def _note_statement(
     connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: object
 ) -> tuple[str, Any]:
@@ -131,6 +131,7 @@ def watch(engine: Engine) -> None:
     if engine not in _watched:
         event.listen(engine, "handle_error", _note_failure)
         event.listen(engine, "release_savepoint", _note_release)
+        # Without retval SQLAlchemy puts a function of its own in its place, which has not its mark.
         event.listen(engine, "before_cursor_execute", _note_statement, retval=True)
         _watched.add(engine)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cqrs_ddd_advanced_core import storable
 from cqrs_ddd_advanced_core.identifiers import check_identifier
+from cqrs_ddd_advanced_core.storable import BIGINT_MAX, ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-BIGINT_MAX = storable.BIGINT_MAX
 
 
 def check_count(name: str, value: object) -> int:
@@ -25,7 +23,18 @@ def check_count(name: str, value: object) -> int:
     return value
 
 
-def check_id(name: str, value: object, *, max_length: int) -> str:
+def check_seconds(name: str, value: float) -> float:
+    """Return seconds from 0, finite.
+
+    Raises:
+        ValueError: naming it, for anything else.
+    """
+    if isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} is {value!r}: give seconds from 0")
+    return float(value)
+
+
+def check_id(name: str, value: object, *, max_length: int = ID_LENGTH) -> str:
     """Return an id: text, not empty, at most `max_length` characters, storable on both databases.
 
     Raises:

@@ -144,7 +144,7 @@ async def test_a_cancelled_worker_gives_its_jobs_back(jobs, make_worker, work):
 
 async def test_a_job_that_cannot_be_cancelled_does_not_keep_its_worker(jobs, monkeypatch, caplog):
     """It is left until its lease ends: given back, it might run twice at once."""
-    monkeypatch.setattr("cqrs_ddd_persistence_sqlalchemy.advanced.jobs.worker._GIVING_BACK_SECONDS", 0.05)
+    monkeypatch.setattr("cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt_pool.GIVING_BACK_SECONDS", 0.05)
     release, reached = asyncio.Event(), asyncio.Event()
 
     async def stubborn(_job):

@@ -13,7 +13,6 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.ending import EndedJobs, prog
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
@@ -101,8 +100,7 @@ class ClaimedJobs(EndedJobs[Job]):
         """
         to_claim = self._claim_values(limit, worker_id, lease, queues)
         given, table = list(claims), self._rows.table
-        batch, ends = self._to_complete(given)
-        to_complete = {"batch": batch, "of_type": self._type}
+        to_complete, ends = self._to_complete(given)
         async with self._scope.write(uow, single=True) as connection:
             dialect = dialect_of(connection)
             if dialect.has_writing_ctes:
@@ -171,7 +169,7 @@ class ClaimedJobs(EndedJobs[Job]):
     ) -> dict[str, Any]:
         values: dict[str, Any] = {
             "of_type": self._type,
-            "worker": check_id("worker_id", worker_id, max_length=ID_LENGTH),
+            "worker": check_id("worker_id", worker_id),
             "seconds": seconds_of("lease", lease),
             "at_most": check_count("limit", limit),
         }

@@ -56,18 +56,20 @@ class EndedJobs(TakenJobs[Job]):
         self, claims: builtins.list[JobClaim[Job]], *, uow: SQLAlchemyUnitOfWork | None
     ) -> builtins.list[str]:
         """Complete those whose claims hold, and return their ids."""
-        batch, ends = self._to_complete(claims)
+        values, ends = self._to_complete(claims)
         async with self._scope.write(uow, single=True) as connection:
             statement = statements.complete(self._rows.table, connection.dialect.name)
-            answer = await execute_kept(connection, statement, {"batch": batch, "of_type": self._type})
+            answer = await execute_kept(connection, statement, values)
             return self._completed(connection, claims, ends, answer.mappings())
 
-    def _to_complete(self, claims: builtins.list[JobClaim[Job]]) -> tuple[str, builtins.list[dict[str, Any]]]:
-        """Return the JSON that the statement takes, and what each job is to be told."""
+    def _to_complete(
+        self, claims: builtins.list[JobClaim[Job]]
+    ) -> tuple[dict[str, Any], builtins.list[dict[str, Any]]]:
+        """Return what the statement takes, and what each job is to be told."""
         endings = [self._ending(claim.job) for claim in claims]
         pairs = zip(claims, endings, strict=True)
         batch = ",".join([self._outcome(ended, end, claim.token) for claim, (ended, end) in pairs])
-        return f"[{batch}]", [end for _, end in endings]
+        return {"batch": f"[{batch}]", "of_type": self._type}, [end for _, end in endings]
 
     def _completed(
         self,

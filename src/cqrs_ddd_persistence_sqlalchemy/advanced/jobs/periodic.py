@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.cancellation import is_cancelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Periodic:
         if not self.name and "<" in factory:
             raise ValueError("Periodic: give a name= under which the ticks are remembered; the factory has none itself")
         name = self.name or f"{factory} {self.expression}"
-        object.__setattr__(self, "name", check_id("name", name, max_length=ID_LENGTH))
+        object.__setattr__(self, "name", check_id("name", name))
 
     def last_tick(self, now: datetime) -> datetime:
         """Return the newest tick that is not in the future, in UTC."""

@@ -15,7 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import UPDATED_AT
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_seconds
 
 if TYPE_CHECKING:
     import builtins
@@ -54,7 +54,7 @@ class SQLAlchemyBackgroundJobRepository(QueuedJobs[Job], IBackgroundJobRepositor
         notify: bool = False,
     ) -> None:
         super().__init__(job_cls, uow_factory, session_factory, schema, notify=notify)
-        self._stale_after_seconds = _check_seconds("stale_job_timeout_seconds", stale_job_timeout_seconds)
+        self._stale_after_seconds = check_seconds("stale_job_timeout_seconds", stale_job_timeout_seconds)
 
     @repeated
     async def find_by_status(
@@ -80,7 +80,7 @@ class SQLAlchemyBackgroundJobRepository(QueuedJobs[Job], IBackgroundJobRepositor
         """Return jobs that run and were not saved for so long, nor are claimed, those that wait longest first."""
         seconds = self._stale_after_seconds
         if timeout_seconds is not None:
-            seconds = _check_seconds("timeout_seconds", timeout_seconds)
+            seconds = check_seconds("timeout_seconds", timeout_seconds)
         columns = self._rows.columns
         async with self._scope.read(uow) as connection:
             dialect = dialect_of(connection)
@@ -159,9 +159,3 @@ def _statuses(status: JobStatus | Iterable[JobStatus]) -> tuple[JobStatus, ...]:
     if not given:
         raise ValueError(f"give at least one status of {', '.join(JobStatus)}")
     return tuple(sorted({JobStatus(each) for each in given}))
-
-
-def _check_seconds(name: str, seconds: float) -> float:
-    if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
-        raise ValueError(f"{name} is {seconds!r}: give seconds from 0")
-    return float(seconds)

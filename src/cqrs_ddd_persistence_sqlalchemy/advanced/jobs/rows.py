@@ -41,6 +41,8 @@ _TEXTS = ("id", "queue", "unique_key", "correlation_id")
 class JobRows(SQLAlchemyRepository[Job, str]):
     """Stores jobs of one class in the table `jobs`, which classes share without meeting each other."""
 
+    _has_own_model = True
+
     def __init__(
         self,
         job_cls: type[Job],
@@ -52,13 +54,16 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         self.job_cls = job_cls
         self._type = job_cls.__name__
 
-    def to_model(self, entity: Job) -> Any:
-        """Return a model with what has a column, and the rest as the job's state.
+    def _values(self, entity: Job) -> dict[str, Any]:
+        """Return what has a column, and the rest as the job's state.
 
         Raises:
             ValueError: naming what cannot be stored.
         """
-        return BackgroundJobModel(**self._in_columns(entity), state=self._state(entity))
+        return {**self._in_columns(entity), "state": self._state(entity)}
+
+    def _quick_values(self, entity: Job) -> dict[str, Any]:
+        return {**self._in_columns(entity), "state": DocumentText(self._state_and_text(entity)[1])}
 
     def _in_columns(self, entity: Job) -> dict[str, Any]:
         values = {name: getattr(entity, name) for name in IN_COLUMNS}
@@ -72,15 +77,7 @@ class JobRows(SQLAlchemyRepository[Job, str]):
             values["lease_until"] = None
         return {"job_type": self._type, **values}
 
-    def _row_values(self, entity: Job) -> dict[str, Any]:
-        if type(self).to_model is not JobRows.to_model:
-            return super()._row_values(entity)
-        return {**self._in_columns(entity), "state": DocumentText(self._state_and_text(entity)[1])}
-
-    def _reads_attributes_only(self, from_model: object) -> bool:
-        return from_model is JobRows.from_model
-
-    def from_model(self, model: Any) -> Job:
+    def _made_of(self, model: Any) -> Job:
         """Return the job; columns take precedence over what the state may say of them."""
         values = {**(model.state or {}), **{name: getattr(model, name) for name in IN_COLUMNS}}
         return validated(self._entity_cls, {**values, "status": JobStatus(model.status)})

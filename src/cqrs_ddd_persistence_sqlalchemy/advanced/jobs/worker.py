@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt import Attempt
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempts import Attempts
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt_pool import GIVING_BACK_SECONDS, AttemptPool
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.completing import Completions
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.handling import runnable
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.periodic import Scheduler
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import Outage, is_passing, wait_for_one, wait_until
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_counts, check_durations, this_process
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.signals import forget_signals, stop_at_signals
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 Job = TypeVar("Job", bound=BaseBackgroundJob)
 
 _SCHEDULER_PAUSE_SECONDS = 10.0
-_GIVING_BACK_SECONDS = 5.0
 _SOON_SECONDS = 0.05
 
 
@@ -84,18 +82,17 @@ class JobWorker(Generic[Job]):
         check_durations(lease=lease, heartbeat=heartbeat, poll_interval=poll_interval, grace=grace)
         self._repository = repository
         self._handler = runnable(repository.job_cls, handler, dict(services or {}))
-        self._concurrency = concurrency
         self._queues = _checked(queues)
         self._lease = lease
         self._heartbeat = min(heartbeat, lease / 3)
         self._poll_seconds = poll_interval.total_seconds()
         self._grace = grace
         self._scheduler = Scheduler(repository, periodic) if periodic else None
-        self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id, max_length=ID_LENGTH)
+        self.worker_id = check_id("worker_id", this_process() if worker_id is None else worker_id)
         self._completions = Completions(self._complete)
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
-        self._attempts = Attempts(concurrency, self._attempt)
+        self._attempts = AttemptPool(concurrency, self._attempt)
         self._claiming: asyncio.Future[int] | None = None
         self._scheduling: asyncio.Task[None] | None = None
         self._is_idle = self._is_running = False
@@ -243,8 +240,10 @@ class JobWorker(Generic[Job]):
             if self._claiming is not None:
                 await asyncio.wait({self._claiming})
             await self._attempts.finish(0)
-            await self._completions.end(_GIVING_BACK_SECONDS)
-            await self._attempts.finish(0)  # what was claimed with the last of them
+            made = self._attempts.made
+            await self._completions.end(GIVING_BACK_SECONDS)
+            if self._attempts.made > made:
+                await self._attempts.finish(0)  # what was claimed with the last of them
         finally:
             self._attempts.abandon()
             self._stopped, self._news = asyncio.Event(), asyncio.Event()
@@ -267,4 +266,4 @@ def _checked(queues: Sequence[str] | None) -> list[str] | None:
         return None
     if isinstance(queues, str) or not queues:
         raise ValueError(f"queues is {queues!r}: give a list of at least one name, or nothing for all")
-    return [check_id("queue", queue, max_length=ID_LENGTH) for queue in queues]
+    return [check_id("queue", queue) for queue in queues]

@@ -13,11 +13,11 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from cqrs_ddd_advanced_core.projections.kinds import Kind
+from cqrs_ddd_advanced_core.projections.kinds import INTEGER_BITS, Kind
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import VERSION, Collection
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import INTEGER_BITS, to_column
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -124,8 +124,8 @@ def _convert_alike(
     """Convert documents with the same columns, a column at a time; None where each is to be looked at closely."""
     if set(map(type, docs)) != {dict} or len({len(cast("dict[str, Any]", doc)) for doc in docs}) > 1:
         return None
-    plain = _columns(collection, tuple(docs[0]), exact_digits)
-    return None if plain is None else plain.batch(docs)
+    columns = _columns(collection, tuple(docs[0]), exact_digits)
+    return None if columns is None else columns.batch(docs)
 
 
 class _Columns:

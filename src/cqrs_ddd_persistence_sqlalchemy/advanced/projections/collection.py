@@ -38,7 +38,6 @@ class Collection:
             table may lack some of them; then no new row can be written.
         not_null: the columns that never hold NULL.
         has_unique: whether rows may clash in other columns than the primary key's.
-        by_id_column: whether the key is a column that was named, and not the primary key.
     """
 
     table: sa.Table
@@ -47,7 +46,6 @@ class Collection:
     required: frozenset[str]
     not_null: frozenset[str]
     has_unique: bool
-    by_id_column: bool = False
 
     @property
     def name(self) -> str:
@@ -137,7 +135,6 @@ def from_schema(schema: ProjectionSchema, *, db_schema: str | None, id_column: s
         required=frozenset(c.name for c in schema.columns if not c.nullable and c.default is None),
         not_null=frozenset(c.name for c in schema.columns if not c.nullable),
         has_unique=bool(unique),
-        by_id_column=id_column is not None,
     )
 
 
@@ -188,7 +185,6 @@ def from_description(
         required=frozenset(c["name"] for c in description.columns if not c["nullable"] and not c["has_default"]),
         not_null=frozenset(c["name"] for c in description.columns if not c["nullable"]),
         has_unique=bool(description.unique_keys),
-        by_id_column=id_column is not None,
     )
 
 

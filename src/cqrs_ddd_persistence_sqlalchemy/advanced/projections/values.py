@@ -11,14 +11,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from cqrs_ddd_advanced_core.projections.kinds import ColumnType, Kind
+from cqrs_ddd_advanced_core.projections.kinds import INTEGER_BITS, ColumnType, Kind
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALL_DIGITS
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import check_text, jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTEGER_BITS = {Kind.SMALLINT: 15, Kind.INTEGER: 31, Kind.BIGINT: 63}
 _UUID = re.compile(r"[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\1){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _INT64 = 1 << 63
 _FIRST_WITH_EXPONENT = 1e16  # from here on Python writes floats as 1e+16

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards, parameter
 from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
@@ -47,12 +47,11 @@ async def write_row(
     else:
         statement = statements.update(collection, columns, guards.names)
     key = {name: values[name] for name in collection.key}
-    dialect = dialect_of(connection)
     parameters = _parameters(values) | guards.parameters()
     for _ in range(_TRIES):
-        if (await dialect.execute(connection, statement, parameters)).rowcount:
+        if (await execute_kept(connection, statement, parameters)).rowcount:
             return True
-        stored = (await dialect.execute(connection, statements.read_guards(collection), _parameters(key))).mapping()
+        stored = (await execute_kept(connection, statements.read_guards(collection), _parameters(key))).mapping()
         if not guards.judge(collection, key, stored):
             return False
         if stored is None and not may_insert:
@@ -98,21 +97,21 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
     Rows of the same key would meet in that statement, which then is none the database can execute.
     """
     dialect = dialect_of(connection)
-    if len(batch.rows) < dialect.merges_from:
+    if len(batch.rows) < dialect.min_rows_to_merge:
         return False
     keys = {row[: len(collection.key)] for row in batch.rows}
     if len(keys) < len(batch.rows):
         return False
-    if len(batch.rows) < dialect.copies_from:
+    if len(batch.rows) < dialect.min_rows_to_copy:
         statement = statements.upsert_lists(collection, dialect.name, batch.columns)
         if statement is not None:
             lists = dict(zip(batch.columns, map(list, zip(*batch.rows, strict=True)), strict=True))
-            await dialect.execute(connection, statement, lists)
+            await execute_kept(connection, statement, lists)
         return statement is not None
     source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows)
     if source is None:
         return False
-    await dialect.execute(connection, statements.merge(collection, dialect.name, batch.columns, source))
+    await execute_kept(connection, statements.merge(collection, dialect.name, batch.columns, source))
     await dialect.drop_copied(connection, source)
     return True
 
@@ -124,11 +123,10 @@ async def delete_row(connection: AsyncConnection, collection: Collection, key: d
         OptimisticConcurrencyError: as `Guards.judge` says.
     """
     statement = statements.delete(collection, guards.names)
-    dialect = dialect_of(connection)
     for _ in range(_TRIES):
-        if (await dialect.execute(connection, statement, _parameters(key) | guards.parameters())).rowcount:
+        if (await execute_kept(connection, statement, _parameters(key) | guards.parameters())).rowcount:
             return True
-        stored = (await dialect.execute(connection, statements.read_guards(collection), _parameters(key))).mapping()
+        stored = (await execute_kept(connection, statements.read_guards(collection), _parameters(key))).mapping()
         guards.judge(collection, key, stored)
         if stored is None:
             return False

@@ -20,7 +20,6 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.running.settings import check_coun
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure, Parts, Policy, Turn
 from cqrs_ddd_persistence_sqlalchemy.core.channels import EVENTS_CHANNEL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_id, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import (
@@ -102,7 +101,7 @@ class ProjectionRunner:
             )
         if batch_size > _MOST_AT_ONCE:
             raise ValueError(f"batch_size is {batch_size}: it is at most {_MOST_AT_ONCE}")
-        owner = check_id("owner", this_process() if owner is None else owner, max_length=ID_LENGTH)
+        owner = check_id("owner", this_process() if owner is None else owner)
         check_schema(schema)
         self.projection = projection
         self.positions = positions or SQLAlchemyProjectionPositionStore(uow_factory=uow_factory, schema=schema)

@@ -22,7 +22,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version,
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_seconds
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         schema: the database schema of the table; the connection's default when omitted.
     """
 
+    _has_own_model = True
+
     def __init__(
         self,
         saga_cls: type[Saga] = SagaState,  # type: ignore[assignment]  # the default of a generic parameter
@@ -70,15 +72,13 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         schema: str | None = None,
     ) -> None:
         super().__init__(saga_cls, SagaStateModel, uow_factory, session_factory=session_factory, schema=schema)
-        if isinstance(stalled_after_seconds, bool) or not 0 <= stalled_after_seconds < float("inf"):
-            raise ValueError(f"stalled_after_seconds is {stalled_after_seconds!r}: give seconds from 0")
         self.saga_cls = saga_cls
         self.services: Mapping[str, Any] = dict(services or {})
         self._type = saga_cls.__name__
-        self._due = DueSagas(self._rows.columns, float(stalled_after_seconds))
+        self._due = DueSagas(self._rows.columns, check_seconds("stalled_after_seconds", stalled_after_seconds))
         self._claims = Claims(self._rows, self._conditions())
 
-    def to_model(self, entity: Saga) -> Any:
+    def _values(self, entity: Saga) -> dict[str, Any]:
         """Return the saga's state, without the history, and the history in a column of its own.
 
         Raises:
@@ -86,7 +86,12 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
         """
         state, _ = self._state_and_text(entity)
         events = [record.model_dump(mode="json") for record in entity.step_history]
-        return SagaStateModel(**self._in_columns(entity), state=state, events=events)
+        return {**self._in_columns(entity), "state": state, "events": events}
+
+    def _quick_values(self, entity: Saga) -> dict[str, Any]:
+        _, state = self._state_and_text(entity)
+        events = _HISTORY.dump_json(entity.step_history).decode()
+        return {**self._in_columns(entity), "state": DocumentText(state), "events": DocumentText(events)}
 
     def _state_and_text(self, entity: Saga) -> tuple[dict[str, Any], str]:
         return to_document_and_text(dumped(entity, exclude={"step_history"}), "state")
@@ -100,17 +105,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             "timeout_at": entity.timeout_at,
         }
 
-    def _row_values(self, entity: Saga) -> dict[str, Any]:
-        if type(self).to_model is not SQLAlchemySagaRepository.to_model:
-            return super()._row_values(entity)
-        _, state = self._state_and_text(entity)
-        events = _HISTORY.dump_json(entity.step_history).decode()
-        return {**self._in_columns(entity), "state": DocumentText(state), "events": DocumentText(events)}
-
-    def _reads_attributes_only(self, from_model: object) -> bool:
-        return from_model is SQLAlchemySagaRepository.from_model
-
-    def from_model(self, model: Any) -> Saga:
+    def _made_of(self, model: Any) -> Saga:
         """Return the saga with its history; columns take precedence over what the state repeats of them."""
         values = {
             **(model.state or {}),

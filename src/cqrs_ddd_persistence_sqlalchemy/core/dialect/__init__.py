@@ -15,10 +15,9 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
     ALONE,
     Answer,
-    has_foreign_listener,
     is_by_itself,
-    only_for_foreign_statements,
-    only_for_ours,
+    may_be_bypassed,
+    must_be_heard,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
@@ -71,11 +70,10 @@ __all__ = [
     "dialect_of",
     "effective_schema",
     "execute_kept",
-    "has_foreign_listener",
     "identifier",
     "is_by_itself",
-    "only_for_foreign_statements",
-    "only_for_ours",
+    "may_be_bypassed",
+    "must_be_heard",
     "portable_literal",
     "prepare_for_reflection",
     "qualified_name",

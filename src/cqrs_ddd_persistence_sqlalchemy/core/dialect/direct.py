@@ -38,15 +38,19 @@ _CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
 
 
 _COMPILED = "cqrs_ddd_compiled"
-_IS_FOR_FOREIGN = "is_only_for_foreign_statements"
-_IS_ONLY_FOR_OURS = "is_only_for_what_is_ours"
+_MAY_BE_BYPASSED = "cqrs_ddd_may_be_bypassed"
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
 
-def only_for_foreign_statements(listener: Listener) -> Listener:
-    """Mark a listener of the library's own that has no interest in the statements of stores."""
-    setattr(listener, _IS_FOR_FOREIGN, True)
+def may_be_bypassed(listener: Listener) -> Listener:
+    """Mark a listener of the library's own that misses nothing where stores go past SQLAlchemy."""
+    setattr(listener, _MAY_BE_BYPASSED, True)
     return listener
+
+
+def must_be_heard(listeners: Any) -> bool:
+    """Tell whether one of an event's listeners is not so marked."""
+    return bool(listeners) and not all(getattr(listener, _MAY_BE_BYPASSED, False) for listener in listeners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,9 @@ class DirectDialect:
             await fail(connection, pooled, error, compiled.sql, values)
 
     #: From how many rows on one statement for all of them is worth its while.
-    merges_from: float = math.inf
+    min_rows_to_merge: float = math.inf
     #: From how many rows on a table to copy them into is worth its making.
-    copies_from: float = math.inf
+    min_rows_to_copy: float = math.inf
 
     async def copy_rows(
         self,
@@ -143,7 +147,7 @@ class DirectDialect:
         """Drop what `copy_rows` has made."""
 
     #: From how many events on copying them is quicker than one statement that does it all.
-    copies_events_from: int
+    min_events_to_copy: int
 
     def can_copy(self, connection: AsyncConnection) -> bool:
         """Tell whether rows can be copied past SQLAlchemy."""
@@ -224,7 +228,8 @@ class DirectDialect:
         options = sync.get_execution_options()
         if not _CHANGES_STATEMENTS.isdisjoint(options):
             return None
-        if _is_watched(sync.dispatch) or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
+        is_watched = any(must_be_heard(getattr(sync.dispatch, name)) for name in _OF_STATEMENTS)
+        if is_watched or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
             return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
         is_open = is_by_itself(sync) if transaction is None else transaction.is_active
@@ -236,26 +241,6 @@ def is_by_itself(connection: Connection) -> bool:
     """Tell whether each statement on the connection is by itself: committed, or only reading."""
     options = connection.get_execution_options()
     return bool(options.get(ALONE)) or options.get("isolation_level") == "AUTOCOMMIT"
-
-
-def only_for_ours(listener: Listener) -> Listener:
-    """Mark a listener of the library's own that does nothing to what the application does without it."""
-    setattr(listener, _IS_ONLY_FOR_OURS, True)
-    return listener
-
-
-def has_foreign_listener(dispatch: Any, name: str) -> bool:
-    """Tell whether somebody else listens to an event."""
-    listeners = getattr(dispatch, name)
-    return bool(listeners) and not all(hasattr(listener, _IS_ONLY_FOR_OURS) for listener in listeners)
-
-
-def _is_watched(dispatch: Any) -> bool:
-    for name in _OF_STATEMENTS:
-        listeners = getattr(dispatch, name)
-        if listeners and not all(getattr(listener, _IS_FOR_FOREIGN, False) for listener in listeners):
-            return True
-    return False
 
 
 async def fail(

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class PostgreSQLDirect(DirectDialect):
     """asyncpg keeps the statements that it has prepared."""
 
-    merges_from = 5
+    min_rows_to_merge = 5
     # COPY takes less of the client's time, but each table that is made and dropped leaves dead rows in the catalogue.
-    copies_from = 2000
+    min_rows_to_copy = 2000
 
     async def copy_rows(
         self,
@@ -61,7 +61,7 @@ class PostgreSQLDirect(DirectDialect):
         await connection.execute(sa.schema.DropTable(source))  # type: ignore[arg-type]
 
     # Four round trips, and no look-ups by row: that pays from some hundred events on.
-    copies_events_from = 100
+    min_events_to_copy = 100
 
     async def stream_versions(
         self, connection: AsyncConnection, events: sa.Table, streams: Sequence[str]

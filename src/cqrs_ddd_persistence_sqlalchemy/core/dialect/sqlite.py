@@ -16,7 +16,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import READ_ONLY, DatabaseDialect, TableDescription, TableRef
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import SQLiteCatalogue
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import only_for_ours
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import may_be_bypassed
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_direct import SQLiteDirect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_migrations import SQLiteMigrations
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite_replacing import SQLiteReplacing
@@ -60,7 +60,7 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
             cursor.close()
 
         @event.listens_for(engine, "begin")
-        @only_for_ours
+        @may_be_bypassed
         def begin(connection: Connection) -> None:
             driver: Any = connection.connection.driver_connection
             if driver.in_transaction:

@@ -23,7 +23,7 @@ class SQLiteDirect(DirectDialect):
     """aiosqlite has a thread for each connection: a statement goes there once, and not for each call of its cursor."""
 
     now: sa.ColumnElement[Any]
-    copies_events_from = 10
+    min_events_to_copy = 10
 
     async def stream_versions(
         self, connection: AsyncConnection, events: sa.Table, streams: Sequence[str]

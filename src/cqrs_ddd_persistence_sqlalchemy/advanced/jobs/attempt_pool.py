@@ -19,10 +19,11 @@ logger = logging.getLogger(__name__)
 
 Job = TypeVar("Job", bound=BaseBackgroundJob)
 
-_GIVING_BACK_SECONDS = 5.0
+#: How long giving jobs back may take, as a worker ends.
+GIVING_BACK_SECONDS = 5.0
 
 
-class Attempts(Generic[Job]):
+class AttemptPool(Generic[Job]):
     """Makes attempts, each in a task of its own, up to so many at once.
 
     Args:
@@ -82,7 +83,7 @@ class Attempts(Generic[Job]):
         for attempt in list(self._tasks.values()):
             attempt.give_back()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_GIVING_BACK_SECONDS)
+            await asyncio.wait(self._tasks, timeout=GIVING_BACK_SECONDS)
 
     def abandon(self) -> None:
         """Leave those alone that do not end even so."""
