@@ -239,11 +239,11 @@ class JobWorker(Generic[Job]):
                 await asyncio.wait({self._scheduling})
             if self._claiming is not None:
                 await asyncio.wait({self._claiming})
-            await self._attempts.finish(0)
             made = self._attempts.made
+            await self._attempts.finish(0)
             await self._completions.end(GIVING_BACK_SECONDS)
             if self._attempts.made > made:
-                await self._attempts.finish(0)  # what was claimed with the last of them
+                await self._attempts.finish(0)  # what was claimed with the last completions
         finally:
             self._attempts.abandon()
             self._stopped, self._news = asyncio.Event(), asyncio.Event()
