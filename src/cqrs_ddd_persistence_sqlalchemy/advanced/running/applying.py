@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import event as events_of
 
+from cqrs_ddd_advanced_core.cancellation import is_cancelled
 from cqrs_ddd_advanced_core.projections.kinds import Kind
 from cqrs_ddd_advanced_core.projections.projection import Fold
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
@@ -133,7 +134,7 @@ class Applier:
         try:
             await handler(event, view)
         except asyncio.CancelledError as error:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             raise EventFailedError(event.position) from error  # the handler's own
         except Exception as error:  # noqa: BLE001  (a handler is the application's and may raise anything)
@@ -257,11 +258,6 @@ async def _undisturbed(uow: SQLAlchemyUnitOfWork) -> AsyncIterator[None]:
             "a handler has rolled back the transaction of its batch: raise an error instead, or use "
             "'async with view.uow.session.begin_nested():'"
         )
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _value(column: ColumnSpec) -> Any:
