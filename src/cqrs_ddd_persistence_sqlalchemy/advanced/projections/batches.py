@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -20,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
     from typing import TypeAlias
 
     from pydantic import BaseModel
@@ -126,6 +127,23 @@ def _convert_alike(
         return None
     columns = _columns(collection, tuple(docs[0]), exact_digits)
     return None if columns is None else columns.batch(docs)
+
+
+def to_values(
+    collection: Collection, doc_id: object, doc: Mapping[str, Any] | BaseModel, exact_digits: int | None
+) -> dict[str, Any]:
+    """Return the values of a row, key columns first, for a document given with its key.
+
+    Raises:
+        ValueError: as `complete`.
+    """
+    if type(doc) is dict and len(collection.key) == 1 and not isinstance(doc_id, Mapping):
+        key = collection.key[0]
+        if doc.get(key, doc_id) == doc_id:
+            alike = _convert_alike(collection, [{key: doc_id, **doc}], exact_digits)
+            if alike is not None:
+                return dict(zip(alike.columns, alike.rows[0], strict=True))
+    return complete(collection, doc_id, doc, exact_digits)
 
 
 class _Columns:

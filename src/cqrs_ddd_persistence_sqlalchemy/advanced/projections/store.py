@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.auto_ddl import create_collection
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import Chunk, next_chunk
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete, guarded
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import Chunk, next_chunk, to_values
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import guarded
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.reader import ProjectionReader, digits_of
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import (
@@ -106,7 +106,7 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         guards = Guards(expected_version, event_id, event_position)
 
         async def work(connection: AsyncConnection, found: Collection) -> bool:
-            values = guarded(found, complete(found, doc_id, doc, digits_of(connection)), guards)
+            values = guarded(found, to_values(found, doc_id, doc, digits_of(connection)), guards)
             async with violations_named(connection, found):
                 return await write_row(connection, found, values, guards)
 
