@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.events import StoredEvent
+from cqrs_ddd_advanced_core.storable import INTEGER_MAX
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import changed
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import object_text, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
@@ -25,6 +26,9 @@ COPIED = (
     "position", "event_id", "aggregate_id", "aggregate_type", "event_type", "version", "payload", "metadata",
     "occurred_at", "recorded_at", "correlation_id", "causation_id", "schema_version",
 )  # fmt: skip
+
+_IDS = ("event_id", "aggregate_id", "event_type")
+_LABELS = ("aggregate_type", "correlation_id", "causation_id")
 
 
 @dataclass(slots=True)
@@ -53,8 +57,13 @@ class AppendPlan:
             if not isinstance(event, StoredEvent):
                 raise TypeError(f"append takes StoredEvent objects, not {type(event).__name__}")
             # model_copy(update=) and model_construct() check nothing.
-            for name in ("event_id", "aggregate_id", "event_type"):
+            for name in _IDS:
                 check_id(name, getattr(event, name))
+            for name in _LABELS:
+                if (label := getattr(event, name)) not in (None, ""):
+                    check_id(name, label)
+            if check_count("schema_version", event.schema_version) > INTEGER_MAX:
+                raise ValueError(f"schema_version is {event.schema_version}, at most {INTEGER_MAX} is stored")
             check_aware("occurred_at", event.occurred_at)
         self.events = events
         self._documents = [

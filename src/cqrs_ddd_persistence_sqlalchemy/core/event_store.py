@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+import random
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
@@ -21,7 +23,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
-from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, UnitOfWorkError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_advanced_core.events import StoredEvent
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+
+# Each further try takes another writer that was quicker. So many are not; something else is in the way.
+_TRIES = 1000
 
 
 class SQLAlchemyEventStore(TableStore):
@@ -214,6 +219,7 @@ class SQLAlchemyEventStore(TableStore):
     @repeated
     async def _carry_out(self, plan: AppendPlan, *, uow: SQLAlchemyUnitOfWork | None) -> list[StoredEvent]:
         alone = not (plan.claims_positions or self._scope.joins(uow))
+        deadlocks = 0
         while True:
             try:
                 # One event is one statement, which holds readers until it is committed (docs/decisions/0025).
@@ -226,31 +232,35 @@ class SQLAlchemyEventStore(TableStore):
                 # Two batches that touch the same streams in opposite order: in a transaction of its own, try again.
                 if error.connection_invalidated or self._scope.joins(uow) or not _is_deadlock(error):
                     raise
+                deadlocks += 1
+                # All who were in it at once would meet again.
+                await asyncio.sleep(random.uniform(0, min(1.0, 0.01 * 2**deadlocks)))  # noqa: S311  (no secret)
 
     async def _append(
         self, connection: AsyncConnection, plan: AppendPlan, *, all_or_nothing: bool
     ) -> list[StoredEvent]:
         """Insert the batch; with `all_or_nothing`, the transaction sees to that and is lost where it is refused."""
         needs_savepoint = plan.needs_savepoint and not all_or_nothing
-        while True:
+        for _ in range(_TRIES):
             copies = self._copies and is_worth_copying(connection, plan)
             if needs_savepoint or copies:
                 await dialect_of(connection).hold_readers(connection, self._table)  # a savepoint's end would end it
-            savepoint = await connection.begin_nested() if needs_savepoint else None
             try:
-                inserted = copied(connection, self._table, plan) if copies else self._insert(connection, plan)
-                stored = await inserted
+                async with connection.begin_nested() if needs_savepoint else nullcontext() as savepoint:
+                    stored = await (copied(connection, self._table, plan) if copies else self._insert(connection, plan))
+                    if stored is None and savepoint is not None:
+                        await savepoint.rollback()
             except CannotCopyError:
                 self._copies, stored = False, None
-            if stored is None and all_or_nothing:
-                raise _RefusedError
             if stored is not None:
-                if savepoint:
-                    await savepoint.commit()
                 return stored
-            if savepoint:
-                await savepoint.rollback()
+            if all_or_nothing:
+                raise _RefusedError
             await raise_conflict(connection, self._table, plan)
+        raise PersistenceError(
+            f"the database does not let {len(plan.events)} events be appended, and neither a version nor an event_id "
+            "is in the way: look for a unique index or a trigger of your own on the table"
+        )
 
     async def _insert(self, connection: AsyncConnection, plan: AppendPlan) -> list[StoredEvent] | None:
         """Hold readers and insert what nothing is in the way of, in one statement where that can be."""

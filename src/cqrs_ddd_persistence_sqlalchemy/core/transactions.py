@@ -47,7 +47,7 @@ def when_it_begins(session: Session, handler: BeginHandler) -> None:
 
 def forget(session: Session, handler: BeginHandler) -> None:
     """Call back no more."""
-    session.info[_HANDLERS] = [each for each in session.info[_HANDLERS] if each is not handler]
+    session.info[_HANDLERS] = [each for each in session.info.get(_HANDLERS, ()) if each is not handler]
 
 
 # One listener for all sessions: to listen to one of them takes SQLAlchemy longer than a statement.

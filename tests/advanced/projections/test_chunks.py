@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from contextvars import ContextVar
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.core.meanwhile import meanwhile
+from tests.support.kinds import ONLY_POSTGRESQL
 
 CHUNK = 5000
 
@@ -192,3 +194,76 @@ async def test_one_of_many_is_refused_by_name(store, session_factory, column, va
         await store.bulk_upsert("everything", docs)
     assert str(among_many.value) == str(alone.value)
     assert await count_of(session_factory, "everything") == 0
+
+
+@pytest.mark.parametrize("count", [4, 5, 60, 1999, 2000])
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [[0], [1]],
+        [[[0]]],
+        [[{"a": 1}], []],
+        [(1,)],
+        [{"a": [1]}, [2, 3], "text", True, None, [None]],
+        [[1, 2], True],
+    ],
+    ids=repr,
+)
+async def test_lists_stay_lists(store, documents, count):
+    """A document that is a list is not taken for another dimension of the batch, in batches of any size."""
+    docs = [{"id": n, "doc": documents[n % len(documents)]} for n in range(count)]
+    await store.bulk_upsert("everything", docs)
+    found = await store.find_many("everything", list(range(count)))
+    expected = [list(each["doc"]) if isinstance(each["doc"], tuple) else each["doc"] for each in docs]
+    assert [row["doc"] for row in found] == expected
+
+
+class Offset(tzinfo):
+    """A time zone that cannot be hashed, as there are."""
+
+    __hash__ = None
+
+    def utcoffset(self, _):
+        return timedelta(hours=1)
+
+    def dst(self, _):
+        return timedelta(0)
+
+
+async def test_time_zones_of_any_kind(store):
+    """A time is what counts, whatever its zone is made of."""
+    moment = datetime(2026, 1, 2, 1, tzinfo=Offset())
+    await store.bulk_upsert("everything", [{"id": n, "moment": moment} for n in range(7)])
+    assert {row["moment"] for row in await store.find_many("everything", range(7))} == {
+        datetime(2026, 1, 2, tzinfo=UTC)
+    }
+
+
+@pytest.mark.parametrize("count", [10, CHUNK + 10, 2 * CHUNK])
+async def test_generators_are_read_in_their_callers_context(store, count):
+    """What a generator sets in a context variable it can reset in the end, as spans and bound loggers do."""
+    current, seen = ContextVar("current", default="outside"), set()
+
+    def within():
+        token = current.set("inside")
+        try:
+            for doc in orders(count):
+                seen.add(current.get())
+                yield doc
+        finally:
+            current.reset(token)
+
+    assert await store.bulk_upsert("orders", within()) == count
+    assert seen == {"inside"}
+    assert current.get() == "outside"
+
+
+@pytest.mark.parametrize("count", [5, 2000])
+@ONLY_POSTGRESQL
+async def test_keys_that_are_lists(engine, session_factory, count):
+    """A table made by hand may have a key that Python cannot hash."""
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("CREATE TABLE by_hand (k text[] PRIMARY KEY, n integer)"))
+    store = SQLAlchemyProjectionStore(session_factory)
+    assert await store.bulk_upsert("by_hand", [{"k": [str(n)], "n": n} for n in range(count)]) == count
+    assert await count_of(session_factory, "by_hand") == count

@@ -7,10 +7,11 @@ import asyncio
 
 import pytest
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 from tests.core.contention import a_conflict
 from tests.core.notes import note, notes
+from tests.support.events import an_event
 
 
 class TestOpening:
@@ -78,3 +79,12 @@ class TestOpening:
         async with uow:
             await uow.session.execute(note("a"))
         assert await notes(engine) == ["a"]
+
+
+async def test_a_session_whose_notes_are_cleared_is_closed_all_the_same(session_factory, engine):
+    """What an application does with `session.info` is its own affair."""
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await SQLAlchemyEventStore().append([an_event("a")], uow=uow)
+        uow.session.sync_session.info.clear()
+    assert len(await SQLAlchemyEventStore(session_factory).get_events("a")) == 1
+    assert engine.pool.checkedout() == 0

@@ -70,24 +70,31 @@ class Chunk:
         return self.batches
 
 
-async def next_chunk(
-    docs: Iterator[Mapping[str, Any] | BaseModel], size: int, found: Collection | None, exact_digits: int | None
-) -> Chunk:
-    """Read the next documents and convert them, giving way now and then.
-
-    What makes no row of the collection is left as it is: whoever writes it finds out whether the table has changed.
-    """
-    chunk = Chunk(found=found)
+async def next_chunk(docs: Iterator[Mapping[str, Any] | BaseModel], size: int) -> Chunk:
+    """Read the next documents, giving way now and then; in the caller's task, of whose context they may be."""
+    chunk = Chunk()
     while part := list(islice(docs, min(_AT_ONCE, size - len(chunk.docs)))):
         chunk.docs += part
-        if chunk.found is not None:
-            try:
-                _add(chunk.batches, chunk.found, part, exact_digits)
-            except ValueError:
-                chunk.found = None
         if len(part) == _AT_ONCE:
             await asyncio.sleep(0)
     return chunk
+
+
+async def convert_ahead(chunk: Chunk, found: Collection | None, exact_digits: int | None) -> None:
+    """Convert what was read, giving way now and then.
+
+    What makes no row of the collection is left as it is: whoever writes it finds out whether the table has changed.
+    """
+    if found is None:
+        return
+    batches: list[Batch] = []
+    for part in chunked(chunk.docs, _AT_ONCE):
+        try:
+            _add(batches, found, part, exact_digits)
+        except ValueError:
+            return
+        await asyncio.sleep(0)
+    chunk.found, chunk.batches = found, batches
 
 
 def _add(
@@ -237,7 +244,7 @@ def _quick_check(
         fits = _fits_decimal(type_.precision or 0, type_.scale or 0, exact_digits)
         return Decimal, lambda values: all(map(fits, values))
     if type_.kind is Kind.TIMESTAMP:
-        return datetime, lambda values: {value.tzinfo for value in values} == {UTC}
+        return datetime, lambda values: all(value.tzinfo is UTC for value in values)
     if type_.kind in {Kind.BOOLEAN, Kind.DATE, Kind.UUID}:
         return {Kind.BOOLEAN: bool, Kind.DATE: date, Kind.UUID: UUID}[type_.kind], lambda _: True
     return None, None

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.auto_ddl import create_collection
-from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import Chunk, next_chunk, to_values
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import Chunk, convert_ahead, next_chunk, to_values
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import guarded
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.reader import ProjectionReader, digits_of
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.statements import Guards
@@ -138,8 +138,8 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         # A chunk is read from an iterator that may have no beginning to go back to: so the chunk is what is repeated,
         # in a savepoint of its own. Another one around several makes it all or nothing in a caller's transaction.
         async with self._scope.write(uow) as connection:
-            remaining, digits = iter(docs), digits_of(connection)
-            chunk = await next_chunk(remaining, _BULK, self._known(collection, doc_id_field), digits)
+            remaining = iter(docs)
+            chunk = await next_chunk(remaining, _BULK)
             spoils = len(chunk.docs) == _BULK and self._scope.joins(uow)
             async with connection.begin_nested() if spoils else nullcontext():
                 return await self._write_chunks(connection, collection, chunk, remaining, doc_id_field)
@@ -154,19 +154,19 @@ class SQLAlchemyProjectionStore(ProjectionReader):
     ) -> int:
         """Write a chunk and all that remain, each converted while the one before is written; return the number."""
         count, digits = 0, digits_of(connection)
-        while True:
+        await convert_ahead(chunk, self._known(collection, id_column), digits)
+        while chunk.docs:
 
             async def work(connection: AsyncConnection, found: Collection, chunk: Chunk = chunk) -> None:
                 await write_batches(connection, found, chunk.rows_of(found, digits))
 
-            count += len(chunk.docs)
-            if len(chunk.docs) < _BULK:  # the last one
-                if chunk.docs:
-                    await self._healed(connection, collection, work, id_column)
-                return count
-            async with meanwhile(next_chunk(remaining, _BULK, self._known(collection, id_column), digits)) as following:
+            following = await next_chunk(remaining, _BULK) if len(chunk.docs) == _BULK else Chunk()
+            async with meanwhile(convert_ahead(following, self._known(collection, id_column), digits)) as converting:
                 await self._healed(connection, collection, work, id_column)
-                chunk = await following
+                await converting
+            count += len(chunk.docs)
+            chunk = following
+        return count
 
     async def delete(
         self,

@@ -99,8 +99,7 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
     dialect = dialect_of(connection)
     if len(batch.rows) < dialect.min_rows_to_merge:
         return False
-    keys = {row[: len(collection.key)] for row in batch.rows}
-    if len(keys) < len(batch.rows):
+    if not _are_distinct([row[: len(collection.key)] for row in batch.rows]):
         return False
     if len(batch.rows) < dialect.min_rows_to_copy:
         statement = statements.upsert_lists(collection, dialect.name, batch.columns)
@@ -114,6 +113,13 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
     await execute_kept(connection, statements.merge(collection, dialect.name, batch.columns, source))
     await dialect.drop_copied(connection, source)
     return True
+
+
+def _are_distinct(keys: list[tuple[Any, ...]]) -> bool:
+    try:
+        return len(set(keys)) == len(keys)
+    except TypeError:  # keys of a table made by hand may be lists
+        return False
 
 
 async def delete_row(connection: AsyncConnection, collection: Collection, key: dict[str, Any], guards: Guards) -> bool:

@@ -93,7 +93,9 @@ class PostgreSQLDirect(DirectDialect):
         """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
         if any(isinstance(column.type, sa.types.NullType) for column in columns):
             return None  # an array of what is not known
-        lists = [sa.bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in columns]
+        # Of one dimension: a document that is a list is not to be taken for another one.
+        types = {column.name: postgresql.ARRAY(column.type, dimensions=1) for column in columns}
+        lists = [sa.bindparam(name, type_=type_) for name, type_ in types.items()]
         typed = [sa.column(column.name, column.type) for column in columns]
         # A name that no table of a projection has.
         return sa.func.unnest(*lists).table_valued(*typed).render_derived(name="0_wanted")
