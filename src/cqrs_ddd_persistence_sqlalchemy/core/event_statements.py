@@ -7,8 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import as_text, dialect_named
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import FIELDS
+
+_DOCUMENTS = ("payload", "metadata")
 
 
 @lru_cache(maxsize=1024)
@@ -59,7 +61,8 @@ def append_statement(table: sa.Table, dialect_name: str, *, holding: bool = Fals
 @lru_cache(maxsize=1024)
 def select_events(table: sa.Table) -> sa.Select[Any]:
     """Read whole events."""
-    return sa.select(*(table.c[name] for name in FIELDS))
+    columns = [table.c[name] for name in FIELDS]
+    return sa.select(*(as_text(each).label(each.name) if each.name in _DOCUMENTS else each for each in columns))
 
 
 @lru_cache(maxsize=1024)

@@ -19,6 +19,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
     may_be_bypassed,
     must_be_heard,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import as_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -63,6 +64,7 @@ __all__ = [
     "TableDescription",
     "TableRef",
     "UTCDateTime",
+    "as_text",
     "async_url",
     "beside",
     "configure_engine",

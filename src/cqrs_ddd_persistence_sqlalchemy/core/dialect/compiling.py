@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import quick_loads
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
 
@@ -74,4 +76,12 @@ class Compiled:
 def _reads(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
     implementation: Any = type_.dialect_impl(dialect)
     underlying = implementation.impl_instance if isinstance(implementation, sa.TypeDecorator) else implementation
+    if isinstance(implementation, sa.JSON) and dialect.driver == "aiosqlite":
+        process: Any = implementation.result_processor(dialect, None)
+        return _document(process, quick_loads(dialect))
     return implementation.result_processor(dialect, _DOUBLE_OID if isinstance(underlying, sa.Float) else _NUMERIC_OID)
+
+
+def _document(process: Callable[[Any], Any], read: Callable[[str], Any]) -> Callable[[Any], Any]:
+    # What is no text, a number by itself, SQLite has kept as that.
+    return lambda value: read(value) if type(value) is str else process(value)

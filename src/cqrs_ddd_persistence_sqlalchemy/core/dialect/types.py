@@ -71,6 +71,9 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return super().result_processor(dialect, coltype)
 
 
+_STORED = len("2026-01-02 03:04:05.000006")
+
+
 def _in_utc(value: datetime | None) -> datetime | None:
     if value is None or value.tzinfo is UTC:  # as asyncpg returns nearly all
         return value
@@ -78,7 +81,11 @@ def _in_utc(value: datetime | None) -> datetime | None:
 
 
 def _utc_from_text(text: str | None) -> datetime | None:
-    return None if text is None else _in_utc(datetime.fromisoformat(text))
+    if text is None:
+        return None
+    if len(text) == _STORED:
+        return datetime.fromisoformat(f"{text}+00:00")
+    return _in_utc(datetime.fromisoformat(text))
 
 
 # The default context ends at 28 digits.

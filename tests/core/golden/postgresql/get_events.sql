@@ -1,5 +1,5 @@
 SELECT events.event_id, events.aggregate_id, events.aggregate_type, events.event_type, events.version,
-    events.position, events.payload, events.metadata, events.occurred_at, events.recorded_at,
-    events.correlation_id, events.causation_id, events.schema_version
+    events.position, CAST(events.payload AS TEXT) AS payload, CAST(events.metadata AS TEXT) AS metadata,
+    events.occurred_at, events.recorded_at, events.correlation_id, events.causation_id, events.schema_version
 FROM events
 WHERE events.aggregate_id = $1::VARCHAR AND events.version > $2::BIGINT ORDER BY events.version;

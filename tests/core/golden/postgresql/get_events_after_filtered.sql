@@ -11,8 +11,8 @@ SELECT min(CAST($1 AS bigint)
       AND classid::bigint = CAST($2 AS bigint) AND pid IS DISTINCT FROM pg_backend_pid();
 
 SELECT events.event_id, events.aggregate_id, events.aggregate_type, events.event_type, events.version,
-    events.position, events.payload, events.metadata, events.occurred_at, events.recorded_at,
-    events.correlation_id, events.causation_id, events.schema_version
+    events.position, CAST(events.payload AS TEXT) AS payload, CAST(events.metadata AS TEXT) AS metadata,
+    events.occurred_at, events.recorded_at, events.correlation_id, events.causation_id, events.schema_version
 FROM events
 WHERE events.position > $1::BIGINT AND events.position <= $2::BIGINT AND events.event_type IN ($4::VARCHAR,
     $5::VARCHAR) AND events.aggregate_type IN ($6::VARCHAR) ORDER BY events.position
