@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.appending import ROWS, an_event
-from benchmarks.raw_events import INSERT, given_values, stored
+from benchmarks.raw_events import HOLD_AND_INSERT, INSERT, given_values, stored
 from benchmarks.workload import LIBRARY, RAW, Side, Workload
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore
 
@@ -27,6 +27,7 @@ async def workloads(bench: Bench) -> list[Workload]:
         sides = (
             Side(LIBRARY, work.library, work.make(LIBRARY)),
             Side(RAW, work.unprotected, work.make(RAW)),
+            Side("raw with the library's protection", work.protected, work.make("protected")),
             Side("table lock", work.locked, work.make("table-lock")),
         )
         made.append(
@@ -72,21 +73,24 @@ class _Appenders:
                     await asyncio.sleep(self.seconds)
 
     async def unprotected(self, _: int) -> None:
-        await self._all(lock=False)
+        await self._all(INSERT)
+
+    async def protected(self, _: int) -> None:
+        """Hold readers as the library does: what it costs to miss nothing, whoever does it."""
+        await self._all(HOLD_AND_INSERT)
 
     async def locked(self, _: int) -> None:
-        await self._all(lock=True)
+        await self._all(INSERT, LOCK)
 
-    async def _all(self, *, lock: bool) -> None:
+    async def _all(self, insert: str, *first: str) -> None:
         pairs = zip(self.connections, self.events, strict=True)
-        await asyncio.gather(*(self._raw(connection, events, lock=lock) for connection, events in pairs))
+        await asyncio.gather(*(self._raw(connection, events, insert, *first) for connection, events in pairs))
 
-    async def _raw(self, connection: Any, events: list[StoredEvent], *, lock: bool) -> None:
+    async def _raw(self, connection: Any, events: list[StoredEvent], insert: str, *first: str) -> None:
         for event in events:
-            await connection.execute("BEGIN")
-            if lock:
-                await connection.execute(LOCK)
-            stored(event, 1, *await connection.fetchrow(INSERT, *given_values(event, 1)))
+            for statement in ("BEGIN", *first):
+                await connection.execute(statement)
+            stored(event, 1, *await connection.fetchrow(insert, *given_values(event, 1)))
             if self.seconds:
                 await asyncio.sleep(self.seconds)
             await connection.execute("COMMIT")
