@@ -27,7 +27,7 @@ async def workloads(bench: Bench) -> list[Workload]:
         sides = (
             Side(LIBRARY, work.library, work.make(LIBRARY)),
             Side(RAW, work.unprotected, work.make(RAW)),
-            Side("raw with the library's protection", work.protected, work.make("protected")),
+            Side("raw with the same lock", work.protected, work.make("protected")),
             Side("table lock", work.locked, work.make("table-lock")),
         )
         made.append(
