@@ -76,7 +76,10 @@ async def verify(engine: AsyncEngine, schemas: Iterable[ProjectionSchema] = (), 
 
 def _verify_table(schema: ProjectionSchema, found: TableDescription | None, where: str, command: str) -> None:
     if found is None:
-        raise SchemaOutOfDateError(f"the table of projection {schema.collection!r} is not in {where}; run: {command}")
+        raise SchemaOutOfDateError(
+            f"the table of projection {schema.collection!r} is not in {where}; run: {command} (after "
+            'alembic revision --autogenerate -m "...", where no revision creates it yet)'
+        )
     problems = list(_differences(schema, found))
     if problems:
         raise SchemaOutOfDateError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -85,6 +86,18 @@ async def test_what_cannot_be_stored_changes_nothing(jobs, first):
     with pytest.raises(ValueError, match="object"):
         await jobs.complete_and_claim(first, 2, **MINE)
     assert await statuses(jobs) == before
+
+
+@pytest.mark.parametrize("complete", ["complete", "complete_and_claim"])
+async def test_a_job_that_has_asked_to_be_tried_again_is_not_complete(jobs, first, complete):
+    """It is refused, with what to do instead; nothing of the batch is written."""
+    first[1].job.mark_for_retry(timedelta(hours=1))
+    before = await statuses(jobs)
+    with pytest.raises(ValueError, match=r"job 'j1' has asked to be tried again.*use fail\(claim"):
+        await getattr(jobs, complete)(first, **(MINE if complete == "complete_and_claim" else {}))
+    assert await statuses(jobs) == before
+    assert await jobs.fail(first[1], "not yet", retry_in=first[1].job.delay) is S.PENDING
+    assert (await jobs.complete_and_claim(first[0], 1, **MINE)).lost == ()
 
 
 @pytest.mark.parametrize(

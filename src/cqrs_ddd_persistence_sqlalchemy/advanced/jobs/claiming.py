@@ -72,7 +72,7 @@ class ClaimedJobs(EndedJobs[Job]):
     @repeated
     async def complete_and_claim(
         self,
-        claims: Iterable[JobClaim[Job]],
+        claims: JobClaim[Job] | Iterable[JobClaim[Job]],
         limit: int = 1,
         *,
         worker_id: str,
@@ -85,7 +85,7 @@ class ClaimedJobs(EndedJobs[Job]):
         Nothing is taken back from workers that are gone: where too few jobs are due, `claim` does that.
 
         Args:
-            claims: to complete, any number.
+            claims: to complete, one or any number.
             limit: claim at most so many.
             worker_id: as for `claim`.
             lease: as for `claim`.
@@ -99,7 +99,7 @@ class ClaimedJobs(EndedJobs[Job]):
             ValueError: naming what makes no sense, or cannot be stored. Nothing is completed or claimed.
         """
         to_claim = self._claim_values(limit, worker_id, lease, queues)
-        given, table = list(claims), self._rows.table
+        given, table = [claims] if isinstance(claims, JobClaim) else list(claims), self._rows.table
         to_complete, ends = self._to_complete(given)
         async with self._scope.write(uow, single=True) as connection:
             dialect = dialect_of(connection)

@@ -35,13 +35,15 @@ class EndedJobs(TakenJobs[Job]):
     ) -> None:
         """Save jobs as completed, with their results and all that they have remembered.
 
-        A job that has ended itself in another way, by `cancel()` say, is saved as that.
+        A job that has ended itself in another way, by `cancel()` say, is saved as that. One that has asked to be tried
+        again is not complete: `fail` it.
 
         Args:
             claims: one or several.
             uow: joined when open.
 
         Raises:
+            ValueError: a job has asked to be tried again, or holds what cannot be stored. Nothing is written.
             LeaseLostError: naming the jobs whose claims are lost; nothing is written of them. The others are complete,
                 in an open unit of work if that is committed.
         """
@@ -152,6 +154,11 @@ class EndedJobs(TakenJobs[Job]):
         self._rows.check_class(job)
         if job.status is JobStatus.RUNNING and type(job).mark_as_completed is BaseBackgroundJob.mark_as_completed:
             return job, {"status": JobStatus.COMPLETED, "result": job.result, "error": None}
+        if job.status is JobStatus.PENDING:
+            raise ValueError(
+                f"job {job.id!r} has asked to be tried again, and is not complete: use fail(claim, error, "
+                "retry_in=claim.job.delay)"
+            )
         ended = job.model_copy()
         if not ended.status.is_terminal:
             ended.mark_as_completed()
