@@ -236,5 +236,9 @@ def upgrade_command(schema: str | None = None) -> str:
 
 
 def revision_command(collection: str) -> str:
-    """Return the command that writes the revision of a collection."""
-    return f'alembic -x projection=package.module:schema revision -m "create {collection}"'
+    """Return the commands that write the revision of a collection."""
+    message = f'revision -m "create {collection}"'
+    return (
+        f"alembic -x projection=package.module:schema {message} "
+        f"(or, where projections are configured: alembic {message} --autogenerate)"
+    )
