@@ -15,7 +15,7 @@ from cqrs_ddd_persistence_sqlalchemy import SagaStateModel
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySagaRepository
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError, OptimisticConcurrencyError
 from tests.advanced.sagas.conftest import LEASE, Order, Outside, end_lease
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 
 @pytest.fixture
@@ -111,9 +111,10 @@ async def test_a_worker_that_cannot_renew_lets_go_before_its_lease_ends(
     orders, waiting, make_runner, outside, monkeypatch
 ):
     """Where the database does not answer, somebody else might have the saga already."""
-    runner = make_runner(lease=timedelta(milliseconds=300))
+    runner = make_runner(lease=timedelta(seconds=1))
     task = asyncio.create_task(runner.run_due())
-    await outside.reached.wait()
+    async with asyncio.timeout(PATIENCE_SECONDS):  # a machine that takes a lease's time to get there fails, and says so
+        await outside.reached.wait()
 
     async def hangs(*_, **__):
         await asyncio.Event().wait()
