@@ -267,3 +267,10 @@ async def test_keys_that_are_lists(engine, session_factory, count):
     store = SQLAlchemyProjectionStore(session_factory)
     assert await store.bulk_upsert("by_hand", [{"k": [str(n)], "n": n} for n in range(count)]) == count
     assert await count_of(session_factory, "by_hand") == count
+
+
+async def test_a_key_that_only_equals_the_documents_is_looked_at_by_itself(store, session_factory):
+    """True equals 1 and is none: a key that does not fit is refused, though the document has one that does."""
+    with pytest.raises(ValueError, match="column 'id'"):
+        await store.upsert("everything", True, {"id": 1, "text": "a"})  # noqa: FBT003
+    assert await count_of(session_factory, "everything") == 0

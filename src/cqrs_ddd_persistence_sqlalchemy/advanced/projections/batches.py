@@ -144,12 +144,11 @@ def to_values(
     Raises:
         ValueError: as `complete`.
     """
-    if type(doc) is dict and len(collection.key) == 1 and not isinstance(doc_id, Mapping):
-        key = collection.key[0]
-        if doc.get(key, doc_id) == doc_id:
-            alike = _convert_alike(collection, [{key: doc_id, **doc}], exact_digits)
-            if alike is not None:
-                return dict(zip(alike.columns, alike.rows[0], strict=True))
+    key = collection.key[0]
+    if type(doc) is dict and len(collection.key) == 1 and key not in doc and not isinstance(doc_id, Mapping):
+        alike = _convert_alike(collection, [{key: doc_id, **doc}], exact_digits)
+        if alike is not None:
+            return dict(zip(alike.columns, alike.rows[0], strict=True))
     return complete(collection, doc_id, doc, exact_digits)
 
 
