@@ -53,8 +53,8 @@ async def test_they_begin_no_transaction(engine, session_factory, written):
     await everything(SQLAlchemyEventStore(session_factory))
     sent = [statement for statement in sent if not statement.startswith("PRAGMA")]
     assert {statement.split()[0] for statement in sent} == {"SELECT"}
-    assert engine_without_sessions(session_factory, reading=True) is engine
-    assert engine_without_sessions(session_factory) is None
+    assert engine_without_sessions(session_factory, write=False) is engine
+    assert engine_without_sessions(session_factory) is engine
 
 
 async def test_they_see_what_is_committed(session_factory, written):
@@ -77,7 +77,7 @@ async def test_a_session_class_of_the_application_is_used(engine, written):
         pass
 
     own = async_sessionmaker(engine, class_=Session)
-    assert engine_without_sessions(own, reading=True) is None
+    assert engine_without_sessions(own, write=False) is None
     assert await read_all(own) == EXPECTED
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import ALONE, dialect_of, is_by_itself, must_be_heard
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
+    ALONE,
+    READ_ONLY,
+    LoneConnection,
+    dialect_of,
+    is_by_itself,
+    must_be_heard,
+    passes_by,
+    untouched,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,16 +32,17 @@ _OF_SESSIONS = ("after_transaction_create", "after_begin", "before_commit", "aft
 _session = Session()
 
 
-def engine_without_sessions(session_factory: object, *, reading: bool = False) -> AsyncEngine | None:
+def engine_without_sessions(session_factory: object, *, write: bool = True, single: bool = True) -> AsyncEngine | None:
     """Return the engine of a factory whose sessions add nothing to what a store does; None where one may.
 
     An application may have said what is to happen as transactions begin and end: which tenant's rows are seen (SET
-    LOCAL in a listener), at which isolation level. That would be lost. On SQLite, sessions stay where something is
-    written, and where all share one connection.
+    LOCAL in a listener), at which isolation level. That would be lost. On SQLite, sessions stay where all share one
+    connection, and for transactions that the engine does not begin as they must begin.
 
     Args:
         session_factory: any.
-        reading: whether only single statements follow that read.
+        write: whether something may be written.
+        single: whether each statement is to be by itself.
     """
     if not isinstance(session_factory, async_sessionmaker):
         return None
@@ -40,7 +50,7 @@ def engine_without_sessions(session_factory: object, *, reading: bool = False) -
     if not isinstance(engine, AsyncEngine):
         return None
     dialect, sync = dialect_of(engine), cast("Any", engine.sync_engine)
-    if not dialect.has_cheap_single_statements and (not reading or dialect.shares_one_connection(sync)):
+    if dialect.shares_one_connection(sync) or not (dialect.begins_by_itself(sync) or (single and not write)):
         return None
     is_plain = (
         session_factory.class_ is AsyncSession
@@ -53,17 +63,30 @@ def engine_without_sessions(session_factory: object, *, reading: bool = False) -
     return engine if is_plain else None
 
 
-@asynccontextmanager
-async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Give a connection on which each statement is by itself."""
-    async with _connected(_with_options(engine)) as connection:
-        yield connection
+def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection | None:
+    """Take a connection on which each statement is by itself, to be given back; None where none can be had at once."""
+    sync = cast("Any", engine.sync_engine)
+    if sync._should_log_info() or sync.dispatch.engine_connect or not passes_by(sync):  # noqa: SLF001
+        return None
+    dialect = dialect_of(engine)
+    # SQLite's writing statements are committed by themselves only as long as SQLAlchemy has nothing to do with them.
+    by_themselves = not write or dialect.has_cheap_single_statements
+    return LoneConnection.take(_with_options(engine) if by_themselves else engine, writes=write)
 
 
 @asynccontextmanager
-async def in_transaction(engine: AsyncEngine, *, write: bool) -> AsyncIterator[AsyncConnection]:
-    """Give a connection in a transaction, which is committed in the end, or rolled back where nothing is written."""
-    async with _connected(engine) as connection:
+async def connected(engine: AsyncEngine, *, write: bool, single: bool) -> AsyncIterator[AsyncConnection]:
+    """Give a connection of SQLAlchemy's, on which each statement is by itself where that is both wanted and cheap.
+
+    Otherwise it is in a transaction, which is committed in the end, or rolled back where nothing is written.
+    """
+    by_themselves = single and (not write or dialect_of(engine).has_cheap_single_statements)
+    async with _connected(_with_options(engine) if by_themselves else engine) as connection:
+        if by_themselves:
+            yield connection
+            return
+        if not write:
+            await connection.execution_options(**READ_ONLY)
         await connection.begin()
         yield connection
         if write:
@@ -97,5 +120,7 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 def is_alone(connection: AsyncConnection) -> bool:
     """Tell whether each statement on the connection is by itself, so that no other can be lost with it."""
+    if untouched(connection):
+        return True
     sync = connection.sync_connection
     return sync is not None and is_by_itself(sync)

@@ -36,6 +36,14 @@ class JoinedByStores:
         Raises:
             UnitOfWorkError: while another task's operation is under way.
         """
+        outer = self.begin_use()
+        try:
+            yield
+        finally:
+            self.end_use(outer)
+
+    def begin_use(self) -> asyncio.Task[Any] | None:
+        """Begin what `used_by_this_task` does; returns what `end_use` needs."""
         task = asyncio.current_task()
         other = self._user is not task and (self._user is not None or self._closing)
         if other:
@@ -44,12 +52,13 @@ class JoinedByStores:
             )
         outer, self._user = self._user, task
         self._unused.clear()
-        try:
-            yield
-        finally:
-            self._user = outer
-            if outer is None:
-                self._unused.set()
+        return outer
+
+    def end_use(self, outer: asyncio.Task[Any] | None) -> None:
+        """End it."""
+        self._user = outer
+        if outer is None:
+            self._unused.set()
 
     @contextmanager
     def calling_before_commit(self, callback: Callable[[], Awaitable[None]]) -> Iterator[None]:

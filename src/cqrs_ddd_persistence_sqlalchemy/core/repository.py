@@ -24,7 +24,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.mapping import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.repository_statements import CREATED_AT, UPDATED_AT, EntityStatements
 from cqrs_ddd_persistence_sqlalchemy.core.scope import SessionScope, repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_schema
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
-    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
@@ -186,7 +185,7 @@ class SQLAlchemyRepository(Generic[T, ID]):
                 await self._insert(connection, values)
             else:
                 await self._update(connection, values, expected)
-            self._stamp(synchronous(connection), entity, (expected or 0) + 1)
+            self._stamp(connection, entity, (expected or 0) + 1)
             await self._written(connection, entity)
         return entity
 
@@ -295,6 +294,6 @@ class SQLAlchemyRepository(Generic[T, ID]):
                 f"{self._entity_cls.__name__}: another one has the same {', '.join(violated[1])}"
             ) from error
 
-    def _stamp(self, connection: Connection, entity: T, version: int) -> None:
+    def _stamp(self, connection: AsyncConnection, entity: T, version: int) -> None:
         before = stamp(entity, version)
         on_rollback(connection, partial(restore, entity, before))

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
-from sqlalchemy.exc import DBAPIError
-
-from cqrs_ddd_persistence_sqlalchemy.core.alone import alone, engine_without_sessions, in_transaction
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_named, dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
-    CHANGED,
-    adopt,
-    begin_for_reading,
-    begin_for_writing,
-    claim_shared_connection,
-    connection_of,
-    forget,
-    release_shared_connection,
-    watch,
-    when_it_begins,
+from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.opening import (
+    JoinedOperation,
+    OperationWithoutSession,
+    in_given_session,
+    in_session,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork, run_callbacks
-from cqrs_ddd_persistence_sqlalchemy.exceptions import (
-    OptimisticConcurrencyError,
-    SchemaOutOfDateError,
-    TableChangedError,
-    UnitOfWorkError,
-    upgrade_command,
-)
+from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+    from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
 
 Params = ParamSpec("Params")
@@ -92,32 +79,22 @@ class SessionScope:
         self._session_factory = session_factory
         self._uow_factory = uow_factory
 
-    @asynccontextmanager
-    async def write(self, uow: SQLAlchemyUnitOfWork | None, *, single: bool = False) -> AsyncIterator[AsyncConnection]:
+    def write(
+        self, uow: SQLAlchemyUnitOfWork | None, *, single: bool | Callable[[DatabaseDialect], bool] = False
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open the scope of an operation that writes.
 
         With `single`, the operation needs no transaction of its own around it: each of its statements that writes may
-        be committed by itself.
+        be committed by itself. A function tells of the database whether that is so.
         """
         unit = self._unit(uow)
         if unit is not None and unit.is_open:
-            with unit.used_by_this_task():
-                connection = await connection_of(unit.session)
-                try:
-                    with _translated_errors(connection):
-                        yield connection
-                except OptimisticConcurrencyError as conflict:
-                    unit.note_conflict(conflict)
-                    raise
-                unit.note_write()
-        else:
-            async with self._own(unit, write=True, single=single) as connection:
-                yield connection
+            return JoinedOperation(unit, write=True)
+        return self._own(unit, write=True, single=single)
 
-    @asynccontextmanager
-    async def read(
+    def read(
         self, uow: SQLAlchemyUnitOfWork | None, *, transaction: bool = False
-    ) -> AsyncIterator[AsyncConnection]:
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open the scope of an operation that only reads; on its own it takes no write lock.
 
         Its statements may see what others commit between them, unless it asks for a transaction and a level of
@@ -125,13 +102,8 @@ class SessionScope:
         """
         unit = self._unit(uow)
         if unit is not None and unit.is_open:
-            with unit.used_by_this_task():
-                connection = await connection_of(unit.session)
-                with _translated_errors(connection):
-                    yield connection
-        else:
-            async with self._own(unit, write=False, single=not transaction) as connection:
-                yield connection
+            return JoinedOperation(unit, write=False)
+        return self._own(unit, write=False, single=not transaction)
 
     async def notify_after_commit(self, channel: str, uow: SQLAlchemyUnitOfWork | None) -> None:
         """Wake those who listen once the operation's transaction is committed, where the database can.
@@ -159,7 +131,7 @@ class SessionScope:
     def joins(self, uow: SQLAlchemyUnitOfWork | None) -> bool:
         """Tell whether the operation would join a transaction that somebody else commits."""
         unit = self._unit(uow)
-        return unit is not None and (unit.is_open or _in_transaction(unit.given_session))
+        return unit is not None and (unit.is_open or unit.given_is_in_transaction)
 
     def begins(self, uow: SQLAlchemyUnitOfWork | None) -> bool:
         """Tell whether the operation would begin its transaction, in a session that has nothing to lose."""
@@ -185,78 +157,18 @@ class SessionScope:
             raise UnitOfWorkError(f"{where} must be a SQLAlchemyUnitOfWork, not {type(unit).__name__}")
         return unit
 
-    @asynccontextmanager
-    async def _own(
-        self, unit: SQLAlchemyUnitOfWork | None, *, write: bool, single: bool
-    ) -> AsyncIterator[AsyncConnection]:
-        given = unit.given_session if unit else None
+    def _own(
+        self, unit: SQLAlchemyUnitOfWork | None, *, write: bool, single: bool | Callable[[DatabaseDialect], bool]
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        if unit is not None and unit.given_session is not None:
+            return in_given_session(unit.given_session, write=write)
         factory = (unit.session_factory if unit else None) or self._session_factory
-        engine = None if given is not None else engine_without_sessions(factory, reading=single and not write)
+        engine = engine_without_sessions(factory, write=write, single=single is True)
         if engine is not None:
-            watch(engine.sync_engine)
-            async with alone(engine) if single else in_transaction(engine, write=write) as connection:
-                with _translated_errors(connection):
-                    yield connection
-        elif given is not None:
-            async with _transaction(given, write=write) as connection:
-                yield connection
-        elif factory is not None:
-            async with factory() as session, _transaction(session, write=write) as connection:
-                yield connection
-        else:
+            by_themselves = single if isinstance(single, bool) else single(dialect_of(engine))
+            return OperationWithoutSession(engine, write=write, single=by_themselves)
+        if factory is None:
             raise UnitOfWorkError(
                 f"{self._owner} has no transaction to work in: pass uow=, or give it a session_factory or uow_factory"
             )
-
-
-@asynccontextmanager
-async def _transaction(session: AsyncSession, *, write: bool) -> AsyncIterator[AsyncConnection]:
-    """Begin, and commit in the end. A caller's session that is in a transaction already stays as it is."""
-    if _in_transaction(session):
-        connection = await session.connection()
-        await connection.run_sync(adopt, session.sync_session, write=write)
-        with _translated_errors(connection):
-            yield connection
-        return
-    # An object of its own: two scopes on one session each take back what they have put there.
-    handler = partial(begin_for_writing if write else begin_for_reading)
-    shared = claim_shared_connection(session, session)
-    when_it_begins(session.sync_session, handler)
-    try:
-        try:
-            connection = await session.connection(execution_options=None if write else READ_ONLY)
-            with _translated_errors(connection):
-                yield connection
-            if write:
-                await session.commit()
-        finally:
-            await session.rollback()  # after a commit there is nothing left to roll back
-    finally:
-        forget(session.sync_session, handler)
-        release_shared_connection(shared)
-
-
-def _in_transaction(session: AsyncSession | None) -> bool:
-    return session is not None and session.in_transaction()
-
-
-@contextmanager
-def _translated_errors(connection: AsyncConnection) -> Iterator[None]:
-    """Say what a missing table or column means; everything else passes through untouched."""
-    try:
-        yield
-    except DBAPIError as error:
-        dialect = dialect_of(connection)
-        table, column = dialect.missing_table(error), dialect.missing_column(error)
-        if table is not None:
-            raise SchemaOutOfDateError(
-                f"table {table!r} is not in the database; run: {upgrade_command(table.rpartition('.')[0] or None)} "
-                "(a table with a name of your own needs a revision of your own)"
-            ) from error
-        if column is not None:
-            raise SchemaOutOfDateError(
-                f"column {column!r} is not in the database, which is behind this code; run: alembic upgrade head"
-            ) from error
-        if dialect.has_stale_plan(error):
-            raise TableChangedError(CHANGED) from error
-        raise
+        return in_session(factory, write=write)

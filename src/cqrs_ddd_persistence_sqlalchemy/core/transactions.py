@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, may_be_bypassed
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, may_be_bypassed, untouched
 from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:
@@ -178,6 +178,8 @@ def has_failed(session: AsyncSession) -> bool:
 
 def is_spoilt(connection: AsyncConnection) -> bool:
     """Tell whether a statement failed in the connection's transaction and no rollback to a savepoint undid it."""
+    if untouched(connection):
+        return False
     sync = connection.sync_connection
     if sync is not None and is_alone(connection):
         return sync.invalidated  # no statement takes another along

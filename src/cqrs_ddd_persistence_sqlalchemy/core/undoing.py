@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import is_by_itself
+from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,28 +23,23 @@ _undos: WeakKeyDictionary[Transaction, list[Undo]] = WeakKeyDictionary()
 _watched: WeakSet[Engine] = WeakSet()
 
 
-def synchronous(connection: AsyncConnection) -> Connection:
-    """Return the connection of which nothing is asked that would wait for the database."""
-    sync = connection.sync_connection
-    assert sync is not None  # noqa: S101  (a scope has opened it)
-    return sync
-
-
-def on_rollback(connection: Connection, undo: Callable[[], None]) -> None:
+def on_rollback(connection: AsyncConnection, undo: Callable[[], None]) -> None:
     """Call back when what the connection's transaction, or the innermost savepoint, does now is rolled back.
 
     Also when its commit fails. The last to come is the first to be called. What is committed already stays.
     """
-    if is_by_itself(connection):
+    if is_alone(connection):
         return
-    root = connection.get_transaction()
-    assert root is not None  # noqa: S101  (a scope has begun it)
-    if connection.engine not in _watched:
-        event.listen(connection.engine, "rollback", _rolled_back)
-        event.listen(connection.engine, "rollback_savepoint", _rolled_back_to_savepoint)
-        event.listen(connection.engine, "release_savepoint", _released)
-        _watched.add(connection.engine)
-    _undos.setdefault(root, []).append((weakref.ref(connection.get_nested_transaction() or root), undo))
+    sync = connection.sync_connection
+    assert sync is not None  # noqa: S101  (a scope has opened it)
+    root = sync.get_transaction()
+    assert root is not None  # noqa: S101  (and begun it)
+    if sync.engine not in _watched:
+        event.listen(sync.engine, "rollback", _rolled_back)
+        event.listen(sync.engine, "rollback_savepoint", _rolled_back_to_savepoint)
+        event.listen(sync.engine, "release_savepoint", _released)
+        _watched.add(sync.engine)
+    _undos.setdefault(root, []).append((weakref.ref(sync.get_nested_transaction() or root), undo))
 
 
 def _rolled_back(connection: Connection) -> None:

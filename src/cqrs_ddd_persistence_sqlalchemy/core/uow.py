@@ -70,6 +70,11 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         return self._open
 
     @property
+    def given_is_in_transaction(self) -> bool:
+        """True where the caller's session is in a transaction, which stays the caller's to end."""
+        return self.given_session is not None and self.given_session.in_transaction()
+
+    @property
     def session(self) -> AsyncSession:
         """The session of the open unit of work.
 
@@ -101,7 +106,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
             raise UnitOfWorkError("the unit of work is open already: make another one for another transaction")
         self._open = True
         self._closing = False
-        if self.given_session is not None and self.given_session.in_transaction():
+        if self.given_session is not None and self.given_is_in_transaction:
             try:
                 connection = await self.session.connection()
                 await connection.run_sync(adopt, self.given_session.sync_session, write=True)

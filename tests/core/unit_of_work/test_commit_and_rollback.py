@@ -173,7 +173,7 @@ async def test_committed_transactions_are_forgotten(session_factory):
         async with SQLAlchemyUnitOfWork(session_factory) as uow:
             await store.append([an_event()], uow=uow)
             connection = await uow.session.connection()
-            undoing.on_rollback(connection.sync_connection, lambda: None)
+            undoing.on_rollback(connection, lambda: None)
         del connection, uow
     gc.collect()
     assert len(undoing._undos) <= 1

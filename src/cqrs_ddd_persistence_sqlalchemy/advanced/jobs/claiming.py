@@ -101,7 +101,7 @@ class ClaimedJobs(EndedJobs[Job]):
         to_claim = self._claim_values(limit, worker_id, lease, queues)
         given, table = [claims] if isinstance(claims, JobClaim) else list(claims), self._rows.table
         to_complete, ends = self._to_complete(given)
-        async with self._scope.write(uow, single=True) as connection:
+        async with self._scope.write(uow, single=lambda dialect: dialect.has_writing_ctes) as connection:
             dialect = dialect_of(connection)
             if dialect.has_writing_ctes:
                 both = statements.complete_and_claim(table, dialect.name, in_queues=queues is not None)

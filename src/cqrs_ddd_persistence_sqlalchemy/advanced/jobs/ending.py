@@ -15,7 +15,6 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.taking import TakenJobs
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import execute_kept
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import object_text
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import synchronous
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class EndedJobs(TakenJobs[Job]):
             row = saved.get(claim.id)
             if row is not None:
                 told = end | {name: row[name] for name in ("version", "finished_at")}
-                self._end_of_claim(synchronous(connection), claim.job, told, *end, "finished_at")
+                self._end_of_claim(connection, claim.job, told, *end, "finished_at")
         return list(saved)
 
     @repeated
@@ -142,7 +141,7 @@ class EndedJobs(TakenJobs[Job]):
         if row is None:
             raise LeaseLostError("job", (claim.id,))
         names = ("status", "retry_count", "run_at", "error", "finished_at", "cancellation_requested_at")
-        self._end_of_claim(synchronous(connection), job, row, *names)
+        self._end_of_claim(connection, job, row, *names)
         return JobStatus(row["status"])
 
     def _mine(self, claim: JobClaim[Job]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, du
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import synchronous
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_id
 
 if TYPE_CHECKING:
@@ -151,9 +150,9 @@ class QueuedJobs(ClaimedJobs[Job]):
         answer = await execute_kept(connection, statements.enqueue(self._rows.table, dialect.name), batch)
         rows = dict(map(tuple, answer.rows))
         for job_id, run_at in rows.items():
-            self._stamp(synchronous(connection), new[job_id], 1)
+            self._stamp(connection, new[job_id], 1)
             if new[job_id].delay is not None:
-                self._tell(synchronous(connection), new[job_id], {"run_at": run_at})
+                self._tell(connection, new[job_id], {"run_at": run_at})
         return [job_id for job_id in new if job_id in rows]
 
     def _checked(self, jobs: Iterable[Job]) -> builtins.list[Job]:

@@ -16,13 +16,12 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, check_text, to_document_and_text
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import timedelta
 
-    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
@@ -118,9 +117,9 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         names = ("status", "run_at", "finished_at", "cancellation_requested_at")
         statement = sa.select(*(self._rows.columns[name] for name in names)).where(self._rows.key == entity.id)
         row = (await connection.execute(statement)).mappings().one()
-        self._tell(synchronous(connection), entity, dict(row))
+        self._tell(connection, entity, dict(row))
 
-    def _tell(self, connection: Connection, job: Job, changes: Mapping[str, Any]) -> None:
+    def _tell(self, connection: AsyncConnection, job: Job, changes: Mapping[str, Any]) -> None:
         """Let a job know what the database has made of it, and forget it when that is rolled back."""
         before, delay = {name: getattr(job, name) for name in changes}, job.delay
 
@@ -131,7 +130,7 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         become(changes, None)
         on_rollback(connection, partial(become, before, delay))
 
-    def _end_of_claim(self, connection: Connection, job: Job, row: Mapping[str, Any], *names: str) -> None:
+    def _end_of_claim(self, connection: AsyncConnection, job: Job, row: Mapping[str, Any], *names: str) -> None:
         """Let a job know how its claim has ended, and with which version it is stored."""
         self._stamp(connection, job, row["version"])
         self._tell(connection, job, {name: row[name] for name in names})

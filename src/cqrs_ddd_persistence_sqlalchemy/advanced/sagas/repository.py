@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, to
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
-from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback, synchronous
+from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_seconds
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
@@ -234,7 +234,7 @@ class SQLAlchemySagaRepository(SQLAlchemyRepository[Saga, str], ISagaRepository[
             statement = sa.select(self._rows.columns["timeout_at"]).where(self._rows.key == entity.id)
             undo = partial(entity.set_deadline, None, timeout=entity.timeout)
             entity.set_deadline(await connection.scalar(statement))
-            on_rollback(synchronous(connection), undo)
+            on_rollback(connection, undo)
 
     async def _find(
         self, kind: Callable[[DatabaseDialect], Wanted], limit: int, uow: SQLAlchemyUnitOfWork | None

@@ -18,8 +18,10 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
     is_by_itself,
     may_be_bypassed,
     must_be_heard,
+    passes_by,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import as_text
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -59,6 +61,7 @@ __all__ = [
     "ExactDecimal",
     "JSONDocument",
     "JSONText",
+    "LoneConnection",
     "PortableArray",
     "PortableLiteral",
     "TableDescription",
@@ -76,9 +79,11 @@ __all__ = [
     "is_by_itself",
     "may_be_bypassed",
     "must_be_heard",
+    "passes_by",
     "portable_literal",
     "prepare_for_reflection",
     "qualified_name",
+    "untouched",
 ]
 
 DIALECTS: dict[str, DatabaseDialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}

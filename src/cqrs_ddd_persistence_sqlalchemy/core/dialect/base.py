@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.migrating import MigratingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import ReplacingDialect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.running import RunningDialect
@@ -78,6 +79,10 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
 
     def prepare_for_transaction_pooling(self, engine: Engine) -> None:
         """Let no connection of the engine go by what an earlier transaction has left on the server; where it could."""
+
+    @abstractmethod
+    def begins_by_itself(self, engine: Engine) -> bool:
+        """Tell whether a connection of the engine begins its transactions as stores need them to begin."""
 
     @abstractmethod
     def let_go(self, connection: Connection) -> None:
@@ -199,6 +204,8 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
 
 def effective_schema(connection: AsyncConnection, schema: str | None) -> str | None:
     """Return the schema that statements on a table of this one reach, schema_translate_map included."""
+    if untouched(connection):
+        return schema  # there is none
     translate = connection.sync_connection.get_execution_options().get("schema_translate_map")  # type: ignore[union-attr]
     return translate.get(schema, schema) if translate else schema
 

@@ -10,17 +10,18 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.compiling import Compiled
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
     import sqlalchemy as sa
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
@@ -31,8 +32,6 @@ TRANSACTION_POOLING: Mapping[str, Any] = {"transaction_pooling": True}
 #: Execution option of connections on which each statement is by itself.
 ALONE = "cqrs_ddd_alone"
 
-# Whoever listens to these wants to see, or to change, each statement.
-_OF_STATEMENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 # Options by which statements become others, or are prepared by another rule than the driver's.
 _CHANGES_STATEMENTS = frozenset({"schema_translate_map", *TRANSACTION_POOLING})
 
@@ -92,7 +91,12 @@ class DirectDialect:
     ) -> Answer:
         """Execute a statement that is made once and kept: it is remembered as long as it lives."""
         parameters = parameters or {}
-        pooled, compiled = self._direct(connection, statement)
+        lone = untouched(connection)
+        if lone is None:
+            pooled = self._pooled(connection)
+        else:
+            pooled = lone.pooled if self._is_ready(lone.pooled, in_transaction=False) else None
+        compiled = None if pooled is None else self._compiled(connection, statement)
         if pooled is None or compiled is None:
             result = await connection.execute(statement, parameters)
             if result.returns_rows:
@@ -100,7 +104,7 @@ class DirectDialect:
             return Answer((), (), result.rowcount)
         values = compiled.values(parameters)
         try:
-            rows, count = await self._run(pooled, compiled.sql, values, returns_rows=bool(compiled.names))
+            rows, count = await self._run(pooled, compiled.sql, values, returns_rows=bool(compiled.names), lone=lone)
         except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
             self._learn(error)
             await fail(connection, pooled, error, compiled.sql, tuple(values))
@@ -114,7 +118,8 @@ class DirectDialect:
         rows: Sequence[Sequence[Any]],
     ) -> None:
         """Execute a statement that is made once and kept for each of some rows of parameters, which have `names`."""
-        pooled, compiled = self._direct(connection, statement)
+        pooled = self._pooled(connection)
+        compiled = None if pooled is None else self._compiled(connection, statement)
         if pooled is None or compiled is None:
             await connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
             return
@@ -181,9 +186,15 @@ class DirectDialect:
 
     @abstractmethod
     async def _run(
-        self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Any], *, returns_rows: bool
+        self,
+        pooled: PoolProxiedConnection,
+        sql: str,
+        values: Sequence[Any],
+        *,
+        returns_rows: bool,
+        lone: LoneConnection | None,
     ) -> tuple[Sequence[Sequence[Any]], int]:
-        """Run a statement in the transaction; return its rows and how many it has written."""
+        """Run a statement, in the transaction unless it is by itself; return its rows and how many it has written."""
 
     @abstractmethod
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
@@ -202,13 +213,8 @@ class DirectDialect:
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
         """Tell whether the driver is in the transaction that SQLAlchemy takes for begun, or `_run` will see to it."""
 
-    def _direct(
-        self, connection: AsyncConnection, statement: sa.Executable
-    ) -> tuple[PoolProxiedConnection | None, Compiled | None]:
-        """Return the connection and the statement to run on it, or None where SQLAlchemy has more to do."""
-        pooled = self._pooled(connection)
-        if pooled is None:
-            return None, None
+    def _compiled(self, connection: AsyncConnection, statement: sa.Executable) -> Compiled | None:
+        """Return the statement as the driver takes it, or None where SQLAlchemy has more to do."""
         dialect = connection.dialect
         # With the dialect, so that they go with its engine: types' processors refer to it.
         outdated, by_statement = vars(dialect).get(_COMPILED, (-1, None))
@@ -219,22 +225,33 @@ class DirectDialect:
         if compiled is None:
             spelling = f" /* {self._outdated} */" if self._outdated else ""
             compiled = by_statement[statement] = Compiled(statement, dialect, spelling)
-        return (pooled, compiled) if compiled.is_plain else (None, None)
+        return compiled if compiled.is_plain else None
 
     def _pooled(self, connection: AsyncConnection) -> PoolProxiedConnection | None:
+        """Return the driver's connection to run statements on, or None where SQLAlchemy has more to do."""
         sync: Any = connection.sync_connection
         if sync is None or sync.closed or sync.invalidated or sync._echo:  # noqa: SLF001  (what SQLAlchemy asks, too)
             return None
-        options = sync.get_execution_options()
-        if not _CHANGES_STATEMENTS.isdisjoint(options):
-            return None
-        is_watched = any(must_be_heard(getattr(sync.dispatch, name)) for name in _OF_STATEMENTS)
-        if is_watched or sync.dialect.dispatch.do_execute or sync.dialect.dispatch.do_executemany:
+        if not passes_by(sync):
             return None
         transaction = sync.get_nested_transaction() or sync.get_transaction()
         is_open = is_by_itself(sync) if transaction is None else transaction.is_active
         ready = is_open and self._is_ready(sync.connection, in_transaction=transaction is not None)
         return sync.connection if ready else None
+
+
+def passes_by(bind: Connection | Engine) -> bool:
+    """Tell whether SQLAlchemy would do nothing but execute a statement: nobody listens, no option changes it."""
+    ours, dialects = cast("Any", bind.dispatch), cast("Any", bind.dialect).dispatch
+    return not (
+        must_be_heard(ours.before_cursor_execute)
+        or must_be_heard(ours.after_cursor_execute)
+        or must_be_heard(ours.before_execute)
+        or must_be_heard(ours.after_execute)
+        or dialects.do_execute
+        or dialects.do_executemany
+        or not _CHANGES_STATEMENTS.isdisjoint(bind.get_execution_options())
+    )
 
 
 def is_by_itself(connection: Connection) -> bool:

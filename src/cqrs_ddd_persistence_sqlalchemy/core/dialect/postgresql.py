@@ -84,6 +84,10 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
     def begin(self, connection: Connection, *, write: bool) -> None:
         """Do nothing more: the driver has sent BEGIN."""
 
+    def begins_by_itself(self, engine: Engine) -> bool:
+        """Return True."""
+        return True
+
     def let_go(self, connection: Connection) -> None:
         """Do nothing: closing the connection ends its transaction."""
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
 
+    from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection
+
 
 class PostgreSQLDirect(DirectDialect):
     """asyncpg keeps the statements that it has prepared."""
@@ -126,9 +128,15 @@ class PostgreSQLDirect(DirectDialect):
         return isinstance(error, asyncpg.InvalidCachedStatementError)
 
     async def _run(
-        self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Any], *, returns_rows: bool
+        self,
+        pooled: PoolProxiedConnection,
+        sql: str,
+        values: Sequence[Any],
+        *,
+        returns_rows: bool,
+        lone: LoneConnection | None,
     ) -> tuple[Sequence[Sequence[Any]], int]:
-        driver = await _begun(pooled)
+        driver: Any = await _begun(pooled) if lone is None else pooled.driver_connection
         if returns_rows:
             return await driver.fetch(sql, *values), -1
         status: str = await driver.execute(sql, *values)

@@ -80,6 +80,10 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
         if not driver.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN DEFERRED")
 
+    def begins_by_itself(self, engine: Engine) -> bool:
+        """Tell whether the engine is configured."""
+        return bool(engine.dispatch.begin)
+
     def let_go(self, connection: Connection) -> None:
         """Roll back: closed with a statement that was not read to its end, a connection lives on and keeps its lock.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import JSONText, UTCDate
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
+
+    from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection
 
 
 class SQLiteDirect(DirectDialect):
@@ -50,7 +53,13 @@ class SQLiteDirect(DirectDialect):
         return not in_transaction or bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
 
     async def _run(
-        self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Any], *, returns_rows: bool
+        self,
+        pooled: PoolProxiedConnection,
+        sql: str,
+        values: Sequence[Any],
+        *,
+        returns_rows: bool,
+        lone: LoneConnection | None,
     ) -> tuple[Sequence[Sequence[Any]], int]:
         driver: Any = pooled.driver_connection
 
@@ -61,7 +70,16 @@ class SQLiteDirect(DirectDialect):
             finally:
                 cursor.close()
 
-        answer: tuple[Sequence[Sequence[Any]], int] = await driver._execute(run, sql)  # noqa: SLF001
+        answer: tuple[Sequence[Sequence[Any]], int]
+        if lone is None or not lone.writes:
+            answer = await driver._execute(run, sql)  # noqa: SLF001
+            return answer
+        committed = _Committed(run)
+        try:
+            answer = await driver._execute(committed, sql, driver._conn)  # noqa: SLF001
+        except asyncio.CancelledError:
+            committed.is_wanted = False
+            raise
         return answer
 
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
@@ -71,6 +89,27 @@ class SQLiteDirect(DirectDialect):
             driver._conn.executemany(sql, values).close()  # noqa: SLF001
 
         await driver._execute(run)  # noqa: SLF001
+
+
+class _Committed:
+    """Runs in the thread of a connection: a statement between BEGIN and COMMIT, unless it is given up before."""
+
+    def __init__(self, run: Callable[[str], tuple[Sequence[Sequence[Any]], int]]) -> None:
+        self._run = run
+        self.is_wanted = True
+
+    def __call__(self, sql: str, driver: sqlite3.Connection) -> tuple[Sequence[Sequence[Any]], int]:
+        # At once IMMEDIATE: a transaction that reads first and writes later cannot wait for its turn.
+        driver.execute("BEGIN IMMEDIATE").close()
+        try:
+            # Who was cancelled while the thread waited for another writer expects nothing to be written later on.
+            answer = self._run(sql) if self.is_wanted else ((), 0)
+            driver.execute("COMMIT" if self.is_wanted else "ROLLBACK").close()
+        except BaseException:
+            if driver.in_transaction:  # some errors end it
+                driver.execute("ROLLBACK").close()
+            raise
+        return answer
 
 
 @lru_cache(maxsize=1024)

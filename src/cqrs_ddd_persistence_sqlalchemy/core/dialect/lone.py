@@ -1,0 +1,97 @@
+"""Connections for single statements: the pool's, without SQLAlchemy's around them (docs/decisions/0026)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool.base import ResetStyle
+from sqlalchemy.util import greenlet_spawn
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import PoolProxiedConnection
+
+
+class LoneConnection(AsyncConnection):
+    """A connection on which each statement is by itself: committed before it returns, or only reading.
+
+    SQLAlchemy's own connection is made around the pool's as soon as somebody asks for it, such as for an error; to
+    make it takes longer than a statement. From then on, what is written on SQLite is in a transaction of it.
+
+    Args:
+        engine: with the options that its connections have where each statement is by itself.
+        pooled: of the engine's pool.
+        writes: whether its statements may write.
+    """
+
+    __slots__ = ("_made", "pooled", "writes")
+
+    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection, *, writes: bool) -> None:
+        self.engine = engine
+        self.sync_engine = engine.sync_engine
+        self.pooled = pooled
+        self.writes = writes
+        self._made: Connection | None = None
+
+    @property  # type: ignore[misc]
+    def dialect(self) -> Dialect:
+        """SQLAlchemy's."""
+        return self.sync_engine.dialect
+
+    @property
+    def sync_connection(self) -> Connection:  # type: ignore[override]
+        """SQLAlchemy's connection, made when it is asked for."""
+        if self._made is None:
+            self._made = Connection(self.sync_engine, connection=self.pooled)
+            self._assign_proxied(self._made)
+        return self._made
+
+    @classmethod
+    def take(cls, engine: AsyncEngine, *, writes: bool) -> Self | None:
+        """Take a connection that lies in the pool; None where there is none, or taking it may have to wait."""
+        pool = engine.sync_engine.pool
+        return cls(engine, pool.connect(), writes=writes) if _gives_at_once(pool) else None
+
+    async def give_back(self, *, commit: bool) -> None:
+        """Give it back to the pool; what SQLAlchemy has begun is committed or rolled back before."""
+        if self._made is not None:
+            try:
+                if commit and self.writes and self._made.in_transaction():
+                    await self.commit()
+            finally:
+                await asyncio.shield(asyncio.ensure_future(self.close()))
+            return
+        if _takes_at_once(self.sync_engine.pool):
+            # What SQLAlchemy's connection calls after the end of a transaction: there is nothing to roll back.
+            cast("Any", self.pooled)._close_special(transaction_reset=True)
+        else:
+            await greenlet_spawn(self.pooled.close)
+
+
+def untouched(connection: AsyncConnection) -> LoneConnection | None:
+    """Return the connection if it is one for single statements of which SQLAlchemy knows nothing yet."""
+    return connection if isinstance(connection, LoneConnection) and connection._made is None else None
+
+
+def _gives_at_once(pool: Any) -> bool:
+    """Tell whether the pool's next connection lies there, open: to wait for one takes a greenlet of SQLAlchemy's."""
+    if not isinstance(pool, AsyncAdaptedQueuePool) or pool._pre_ping or pool.dispatch.checkout or not pool.checkedin():
+        return False
+    waiting: Any = pool._pool._queue._queue  # type: ignore[attr-defined]
+    record = waiting[-1 if pool._pool.use_lifo else 0]
+    started: float = record.starttime
+    is_recent = pool._recycle < 0 or time.time() - started <= pool._recycle
+    is_valid = started >= pool._invalidate_time and started >= record._soft_invalidate_time
+    return record.dbapi_connection is not None and is_recent and is_valid
+
+
+def _takes_at_once(pool: Any) -> bool:
+    """Tell whether the pool keeps another connection, without anything being done with it."""
+    is_watched = pool.dispatch.reset or pool.dispatch.checkin
+    return not is_watched and pool._reset_on_return is not ResetStyle.reset_commit and pool.checkedin() < pool.size()
