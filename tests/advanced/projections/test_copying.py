@@ -40,9 +40,9 @@ def copies(monkeypatch):
     """How many batches were copied."""
     made, copy = [], PostgreSQL.copy_rows
 
-    async def noted(self, connection, table, columns, rows):
+    async def noted(self, connection, table, columns, rows, text=None):
         made.append(len(rows))
-        return await copy(self, connection, table, columns, rows)
+        return await copy(self, connection, table, columns, rows, text)
 
     monkeypatch.setattr(PostgreSQL, "copy_rows", noted)
     return made

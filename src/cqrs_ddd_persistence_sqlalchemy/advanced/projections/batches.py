@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -24,23 +25,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
     from typing import TypeAlias
 
+    import sqlalchemy as sa
     from pydantic import BaseModel
 
     from cqrs_ddd_advanced_core.projections.kinds import ColumnType
 
     # The values of a column as they are bound, None where one is to be looked at closely.
     _Converter: TypeAlias = Callable[[Sequence[Any]], Sequence[Any] | None]
+    # What returns for columns of a table what makes text to copy of their values, None where nothing does.
+    Speller: TypeAlias = Callable[[sa.Table, tuple[str, ...]], Callable[[Sequence[Sequence[Any]]], bytes] | None]
 
 _AT_ONCE = 100  # documents take a fraction of a millisecond, for which others can wait
-_SMALLEST_EXPONENT = 300  # somewhat below it, floats have fewer digits
 
 
 @dataclass(slots=True)
 class Batch:
-    """Rows with the same columns: key columns first, then the others in the table's order."""
+    """Rows with the same columns: key columns first, then the others in the table's order.
+
+    Attributes:
+        columns: their names.
+        rows: with converted values.
+        text: the same as the database copies it, in parts; None where it is not made beforehand.
+    """
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    text: list[bytes] | None = None
+
+    def add(self, other: Batch) -> None:
+        """Append rows with the same columns."""
+        self.rows += other.rows
+        self.text = None if self.text is None or other.text is None else self.text + other.text
 
 
 @dataclass
@@ -80,8 +95,10 @@ async def next_chunk(docs: Iterator[Mapping[str, Any] | BaseModel], size: int) -
     return chunk
 
 
-async def convert_ahead(chunk: Chunk, found: Collection | None, exact_digits: int | None) -> None:
-    """Convert what was read, giving way now and then.
+async def convert_ahead(
+    chunk: Chunk, found: Collection | None, exact_digits: int | None, spell: Speller | None = None
+) -> None:
+    """Convert what was read, giving way now and then; with `spell` also to text that is copied.
 
     What makes no row of the collection is left as it is: whoever writes it finds out whether the table has changed.
     """
@@ -90,7 +107,7 @@ async def convert_ahead(chunk: Chunk, found: Collection | None, exact_digits: in
     batches: list[Batch] = []
     for part in chunked(chunk.docs, _AT_ONCE):
         try:
-            _add(batches, found, part, exact_digits)
+            _add(batches, found, part, exact_digits, spell)
         except ValueError:
             return
         await asyncio.sleep(0)
@@ -102,12 +119,13 @@ def _add(
     collection: Collection,
     docs: Sequence[Mapping[str, Any] | BaseModel],
     exact_digits: int | None,
+    spell: Speller | None = None,
 ) -> None:
     """Convert documents; the order stays, as one document may make way for the next."""
-    alike = _convert_alike(collection, docs, exact_digits)
+    alike = _convert_alike(collection, docs, exact_digits, spell)
     for each in [alike] if alike is not None else _convert_one_by_one(collection, docs, exact_digits):
         if batches and batches[-1].columns == each.columns:
-            batches[-1].rows += each.rows
+            batches[-1].add(each)
         else:
             batches.append(each)
 
@@ -127,13 +145,16 @@ def _in_order(collection: Collection, names: Container[str]) -> tuple[str, ...]:
 
 
 def _convert_alike(
-    collection: Collection, docs: Sequence[Mapping[str, Any] | BaseModel], exact_digits: int | None
+    collection: Collection,
+    docs: Sequence[Mapping[str, Any] | BaseModel],
+    exact_digits: int | None,
+    spell: Speller | None = None,
 ) -> Batch | None:
     """Convert documents with the same columns, a column at a time; None where each is to be looked at closely."""
-    if set(map(type, docs)) != {dict} or len({len(cast("dict[str, Any]", doc)) for doc in docs}) > 1:
+    if set(map(type, docs)) != {dict} or len(set(map(len, cast("Sequence[dict[str, Any]]", docs)))) > 1:
         return None
     columns = _columns(collection, tuple(docs[0]), exact_digits)
-    return None if columns is None else columns.batch(docs)
+    return None if columns is None else columns.batch(docs, spell)
 
 
 def to_values(
@@ -157,6 +178,8 @@ class _Columns:
 
     def __init__(self, collection: Collection, names: Container[str], exact_digits: int | None) -> None:
         self._names = _in_order(collection, names)
+        self._table = collection.table
+        self._are_known = all(collection.types[name] is not None for name in self._names)
         self._get = itemgetter(*self._names)
         self._convert = [
             _converter(name, collection.types[name], exact_digits, is_nullable=self._is_nullable(collection, name))
@@ -167,7 +190,7 @@ class _Columns:
     def _is_nullable(collection: Collection, name: str) -> bool:
         return name not in collection.not_null and name not in collection.key and name != VERSION
 
-    def batch(self, docs: Sequence[Any]) -> Batch | None:
+    def batch(self, docs: Sequence[Any], spell: Speller | None) -> Batch | None:
         """Return the rows, or None where one of the documents is to be looked at closely."""
         try:
             columns = list(zip(*map(self._get, docs), strict=True))
@@ -179,7 +202,8 @@ class _Columns:
             if column is None:
                 return None
             converted.append(column)
-        return Batch(self._names, list(zip(*converted, strict=True)))
+        write = spell(self._table, self._names) if spell is not None and self._are_known else None
+        return Batch(self._names, list(zip(*converted, strict=True)), None if write is None else [write(converted)])
 
 
 def to_keys(collection: Collection, doc_ids: Sequence[object], exact_digits: int | None) -> list[tuple[Any, ...]]:
@@ -239,9 +263,9 @@ def _quick_check(
     if type_.kind in INTEGER_BITS:
         limit = 1 << INTEGER_BITS[type_.kind]
         return int, lambda values: -limit <= min(values) and max(values) < limit
-    if type_.kind is Kind.DECIMAL:
-        fits = _fits_decimal(type_.precision or 0, type_.scale or 0, exact_digits)
-        return Decimal, lambda values: all(map(fits, values))
+    if type_.kind is Kind.DECIMAL and (exact_digits is None or (type_.precision or 0) <= exact_digits):
+        fitting = _fitting_decimals(type_.precision or 0, type_.scale or 0)
+        return Decimal, lambda values: fitting.fullmatch(",".join(map(str, values))) is not None
     if type_.kind is Kind.TIMESTAMP:
         return datetime, lambda values: all(value.tzinfo is UTC for value in values)
     if type_.kind in {Kind.BOOLEAN, Kind.DATE, Kind.UUID}:
@@ -254,17 +278,9 @@ def _are_plain(texts: Sequence[str]) -> bool:
     return text.isascii() and "\0" not in text
 
 
-def _fits_decimal(precision: int, scale: int, exact_digits: int | None) -> Callable[[Decimal], bool]:
-    most = precision if exact_digits is None else exact_digits
-    least = -scale if exact_digits is None else max(-scale, -_SMALLEST_EXPONENT)
-
-    def fits(value: Decimal) -> bool:
-        _, digits, exponent = value.as_tuple()
-        return (
-            type(exponent) is int
-            and least <= exponent <= 0
-            and len(digits) <= most
-            and len(digits) + exponent <= precision - scale
-        )
-
-    return fits
+def _fitting_decimals(precision: int, scale: int) -> re.Pattern[str]:
+    """Return what decimals look like that a column takes, each followed by a comma but for the last."""
+    before = f"[0-9]{{1,{precision - scale}}}" if precision > scale else "0"
+    after = f"(?:\\.[0-9]{{1,{scale}}})?" if scale else ""
+    one = f"-?{before}{after}"
+    return re.compile(f"{one}(?:,{one})*")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -21,11 +23,12 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.writer import (
     write_batches,
     write_row,
 )
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.meanwhile import meanwhile
 from cqrs_ddd_persistence_sqlalchemy.exceptions import AutoDDLDisabledError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -153,16 +156,31 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         id_column: str | None,
     ) -> int:
         """Write a chunk and all that remain, each converted while the one before is written; return the number."""
-        count, digits = 0, digits_of(connection)
-        await convert_ahead(chunk, self._known(collection, id_column), digits)
-        while chunk.docs:
+        count, digits, dialect = 0, digits_of(connection), dialect_of(connection)
 
-            async def work(connection: AsyncConnection, found: Collection, chunk: Chunk = chunk) -> None:
-                await write_batches(connection, found, chunk.rows_of(found, digits))
+        async def convert(chunk: Chunk, begin: asyncio.Event | None = None) -> None:
+            if begin is not None:
+                await begin.wait()
+            copies = len(chunk.docs) >= dialect.min_rows_to_copy
+            spell = partial(dialect.copy_text, connection) if copies else None
+            await convert_ahead(chunk, self._known(collection, id_column), digits, spell)
+
+        await convert(chunk)
+        while chunk.docs:
+            is_busy = asyncio.Event()  # the database is; before that, converting would keep it waiting
+
+            async def work(
+                connection: AsyncConnection,
+                found: Collection,
+                chunk: Chunk = chunk,
+                note: Callable[[], None] = is_busy.set,
+            ) -> None:
+                await write_batches(connection, found, chunk.rows_of(found, digits), note)
 
             following = await next_chunk(remaining, _BULK) if len(chunk.docs) == _BULK else Chunk()
-            async with meanwhile(convert_ahead(following, self._known(collection, id_column), digits)) as converting:
+            async with meanwhile(convert(following, is_busy)) as converting:
                 await self._healed(connection, collection, work, id_column)
+                is_busy.set()
                 await converting
             count += len(chunk.docs)
             chunk = following

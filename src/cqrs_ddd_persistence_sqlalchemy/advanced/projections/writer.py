@@ -14,7 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kep
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -63,33 +63,46 @@ async def write_row(
     raise _unexplained(collection, key)
 
 
-async def write_batches(connection: AsyncConnection, collection: Collection, batches: list[Batch]) -> None:
-    """Insert or change rows one after the other, without guards, all or none."""
+async def write_batches(
+    connection: AsyncConnection, collection: Collection, batches: list[Batch], note: Callable[[], None]
+) -> None:
+    """Insert or change rows one after the other, without guards, all or none.
+
+    `note` is called as the database is given work that takes it a while, in which there is time for something else.
+    """
     try:
         async with violations_named(connection, collection, always=True):
-            await _write(connection, collection, batches, merging=True)
+            await _write(connection, collection, batches, note, merging=True)
     except DBAPIError as error:
         if not dialect_of(connection).cannot_merge(error):
             raise
     else:
         return
     async with violations_named(connection, collection, always=True):
-        await _write(connection, collection, batches, merging=False)
+        await _write(connection, collection, batches, note, merging=False)
 
 
-async def _write(connection: AsyncConnection, collection: Collection, batches: list[Batch], *, merging: bool) -> None:
+async def _write(
+    connection: AsyncConnection,
+    collection: Collection,
+    batches: list[Batch],
+    note: Callable[[], None],
+    *,
+    merging: bool,
+) -> None:
     dialect = dialect_of(connection)
     for batch in batches:
         columns = batch.columns
         if not collection.required.issubset(columns):
             for row in batch.rows:
                 await write_row(connection, collection, dict(zip(columns, row, strict=True)), _NO_GUARDS)
-        elif not (merging and await _merged(connection, collection, batch)):
+        elif not (merging and await _merged(connection, collection, batch, note)):
+            note()
             statement = statements.upsert(collection, dialect.name, columns, frozenset())
             await dialect.execute_many(connection, statement, [parameter(name) for name in columns], batch.rows)
 
 
-async def _merged(connection: AsyncConnection, collection: Collection, batch: Batch) -> bool:
+async def _merged(connection: AsyncConnection, collection: Collection, batch: Batch, note: Callable[[], None]) -> bool:
     """Write rows by one statement, from lists or from a table into which they are copied.
 
     False where that is no help, or cannot be.
@@ -107,9 +120,10 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
             lists = dict(zip(batch.columns, map(list, zip(*batch.rows, strict=True)), strict=True))
             await execute_kept(connection, statement, lists)
         return statement is not None
-    source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows)
+    source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows, batch.text)
     if source is None:
         return False
+    note()
     await execute_kept(connection, statements.merge(collection, dialect.name, batch.columns, source))
     await dialect.drop_copied(connection, source)
     return True

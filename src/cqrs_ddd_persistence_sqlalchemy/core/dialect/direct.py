@@ -141,11 +141,19 @@ class DirectDialect:
         table: sa.Table,
         columns: Sequence[str],
         rows: Sequence[Sequence[Any]],
+        text: Sequence[bytes] | None = None,
     ) -> sa.FromClause | None:
         """Copy rows into a temporary table with some of a table's columns; None where it cannot be.
 
-        `drop_copied` ends it, or rolling back to the savepoint in which it was made.
+        `text` is the same, in parts that what `copy_text` returns has made. `drop_copied` ends it, or rolling back to
+        the savepoint in which it was made.
         """
+        return None
+
+    def copy_text(
+        self, connection: AsyncConnection, table: sa.Table, columns: tuple[str, ...]
+    ) -> Callable[[Sequence[Sequence[Any]]], bytes] | None:
+        """Return what makes text for `copy_rows` of rows given as columns; None where that is no help."""
         return None
 
     async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:

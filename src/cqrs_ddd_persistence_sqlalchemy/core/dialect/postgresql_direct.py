@@ -12,12 +12,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import NullType
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import qualified_name
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.copy_text import copy_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, sequence_of, stream_versions
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.exc import DBAPIError
@@ -40,27 +41,33 @@ class PostgreSQLDirect(DirectDialect):
         table: sa.Table,
         columns: Sequence[str],
         rows: Sequence[Sequence[Any]],
+        text: Sequence[bytes] | None = None,
     ) -> sa.FromClause | None:
-        """Use COPY, which takes what asyncpg writes in binary, and so no types that it has no such form for."""
+        """Use COPY; of rows without text in binary, and so without types that asyncpg has no such form for."""
         pooled = self._pooled(connection)
         if pooled is None:
             return None
-        source = _source(table, tuple(columns), connection.dialect)
+        source, create = _source(table, tuple(columns), connection.dialect)
         if source is None:
             return None
-        create = sa.schema.CreateTable(source, include_foreign_key_constraints=()).compile(dialect=connection.dialect)
         processes = [_writes(table.c[name].type, connection.dialect) for name in columns]
-        if any(processes):
+        if text is None and any(processes):
             rows = [
                 [value if process is None else process(value) for value, process in zip(row, processes, strict=True)]
                 for row in rows
             ]
-        await _copy(connection, pooled, source, columns, rows, first=str(create))
+        await _copy(connection, pooled, source, columns, rows if text is None else b"".join(text), first=create)
         return source
+
+    def copy_text(
+        self, connection: AsyncConnection, table: sa.Table, columns: tuple[str, ...]
+    ) -> Callable[[Sequence[Sequence[Any]]], bytes] | None:
+        """Return what writes COPY's text form."""
+        return copy_text(tuple([table.c[name].type for name in columns]), connection.dialect)
 
     async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:
         """Drop the temporary table."""
-        await connection.execute(sa.schema.DropTable(source))  # type: ignore[arg-type]
+        await connection.exec_driver_sql(f"DROP TABLE {source.schema}.{source.name}")  # type: ignore[attr-defined]
 
     # Four round trips, and no look-ups by row: that pays from some hundred events on.
     min_events_to_copy = 100
@@ -148,17 +155,17 @@ class PostgreSQLDirect(DirectDialect):
 
 
 @lru_cache(maxsize=1024)
-def _source(table: sa.Table, columns: tuple[str, ...], dialect: Dialect) -> sa.Table | None:
-    """Return a temporary table with some columns of another, in the types that are known of them.
+def _source(table: sa.Table, columns: tuple[str, ...], dialect: Dialect) -> tuple[sa.Table | None, str]:
+    """Return a temporary table with some columns of another, in the types that are known of them, and what makes it.
 
     asyncpg remembers the types of columns by the text of a query, so tables of other types have other names.
     """
     if any(isinstance(table.c[name].type, NullType) for name in columns):
-        return None
+        return None, ""
     copied = [sa.Column(table.c[name].name, table.c[name].type, autoincrement=False) for name in columns]
     spelled = [f"{column.name} {column.type.compile(dialect=dialect)}" for column in copied]
     digest = sha256("\n".join(spelled).encode()).hexdigest()[:16]
-    return sa.Table(
+    source = sa.Table(
         f"cqrs_ddd_copied_{digest}",
         sa.MetaData(),
         *copied,
@@ -166,6 +173,8 @@ def _source(table: sa.Table, columns: tuple[str, ...], dialect: Dialect) -> sa.T
         prefixes=["TEMPORARY"],
         postgresql_on_commit="DROP",
     )
+    create = sa.schema.CreateTable(source, include_foreign_key_constraints=()).compile(dialect=dialect)
+    return source, str(create)
 
 
 def _writes(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> Any:
@@ -180,18 +189,26 @@ async def _copy(
     pooled: PoolProxiedConnection,
     table: sa.Table,
     columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[Any]] | bytes,
     *,
     first: str | None = None,
 ) -> None:
-    """Copy rows into a table, after a statement that makes it."""
+    """Copy rows, or their text, into a table, after a statement that makes it."""
     try:
         driver = await _begun(pooled)
         if first is not None:
             await driver.execute(first)
-        await driver.copy_records_to_table(table.name, schema_name=table.schema, columns=columns, records=rows)
+        into = {"schema_name": table.schema, "columns": columns}
+        if isinstance(rows, bytes):
+            await driver.copy_to_table(table.name, source=_at_once(rows), **into)
+        else:
+            await driver.copy_records_to_table(table.name, records=rows, **into)
     except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
         await fail(connection, pooled, error, f"COPY {table.name} ({', '.join(columns)})", ())
+
+
+async def _at_once(text: bytes) -> AsyncIterator[bytes]:
+    yield text
 
 
 async def _begun(pooled: PoolProxiedConnection) -> Any:
