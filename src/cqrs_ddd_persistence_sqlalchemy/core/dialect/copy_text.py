@@ -6,7 +6,7 @@ reads it as quickly, and it can be written beforehand, while the server is busy 
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +27,7 @@ _ESCAPES = (("\\", r"\\"), ("\t", r"\t"), ("\n", r"\n"), ("\r", r"\r"))
 _BOOLEANS = {True: "t", False: "f"}
 # As asyncpg has them in its binary form.
 _INFINITE_DATES = {date.max: "infinity", date.min: "-infinity"}
+_INFINITE_TIMES = {datetime.max.replace(tzinfo=UTC): "infinity", datetime.min.replace(tzinfo=UTC): "-infinity"}
 
 
 class CopyText:
@@ -88,11 +89,14 @@ def _booleans(values: Sequence[bool]) -> Iterable[str]:
 
 def _times(values: Sequence[datetime]) -> Iterable[str]:
     # In a third less time than isoformat(), which asks the zone.
-    return [
+    written = [
         "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
         % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
         for each in values
     ]
+    if _INFINITE_TIMES.keys().isdisjoint(values):
+        return written
+    return [_INFINITE_TIMES.get(value, text) for value, text in zip(values, written, strict=True)]
 
 
 def _dates(values: Sequence[date]) -> Iterable[str]:
