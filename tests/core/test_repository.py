@@ -225,6 +225,7 @@ async def test_lists_are_bounded_and_oldest_first(orders):
     """Ties are in the order of the ids."""
     for name in ("c", "a", "b"):
         await orders.add(Order(id=name))
+        await asyncio.sleep(0.002)  # SQLite's clock has milliseconds
     assert [each.id for each in await orders.list()] == ["c", "a", "b"]
     assert [each.id for each in await orders.list(limit=1, offset=1)] == ["a"]
     with pytest.raises(ValueError, match="limit"):

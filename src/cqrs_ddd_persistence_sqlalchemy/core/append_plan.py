@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from cqrs_ddd_advanced_core.events import StoredEvent
-from cqrs_ddd_advanced_core.storable import INTEGER_MAX
+from cqrs_ddd_persistence_sqlalchemy.core.event_checks import check_events
 from cqrs_ddd_persistence_sqlalchemy.core.event_objects import changed
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import object_text, to_document_and_text
-from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
-    from typing import TypeAlias
 
-    # Payload and metadata, each with its text.
-    _Documents: TypeAlias = tuple[tuple[dict[str, Any], str], tuple[dict[str, Any], str]]
+    from cqrs_ddd_advanced_core.events import StoredEvent
 
 
 #: The columns of the rows that are copied, in their order in the table.
@@ -26,9 +24,6 @@ COPIED = (
     "position", "event_id", "aggregate_id", "aggregate_type", "event_type", "version", "payload", "metadata",
     "occurred_at", "recorded_at", "correlation_id", "causation_id", "schema_version",
 )  # fmt: skip
-
-_IDS = ("event_id", "aggregate_id", "event_type")
-_LABELS = ("aggregate_type", "correlation_id", "causation_id")
 
 
 @dataclass(slots=True)
@@ -53,26 +48,16 @@ class AppendPlan:
     """
 
     def __init__(self, events: Sequence[StoredEvent], expected_version: int | None) -> None:
-        for event in events:
-            if not isinstance(event, StoredEvent):
-                raise TypeError(f"append takes StoredEvent objects, not {type(event).__name__}")
-            # model_copy(update=) and model_construct() check nothing.
-            for name in _IDS:
-                check_id(name, getattr(event, name))
-            for name in _LABELS:
-                if (label := getattr(event, name)) not in (None, ""):
-                    check_id(name, label)
-            if check_count("schema_version", event.schema_version) > INTEGER_MAX:
-                raise ValueError(f"schema_version is {event.schema_version}, at most {INTEGER_MAX} is stored")
-            check_aware("occurred_at", event.occurred_at)
+        check_events(events)
         self.events = events
-        self._documents = [
-            (
-                to_document_and_text(event.payload, f"payload of {event.event_type}"),
-                to_document_and_text(event.metadata, f"metadata of {event.event_type}"),
-            )
-            for event in events
-        ]
+        # Lists side by side: objects that hold each event's together are what the garbage collector goes through.
+        self._documents: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
+        self._texts: tuple[list[str], list[str]] = [], []
+        for name, documents, texts in zip(("payload", "metadata"), self._documents, self._texts, strict=True):
+            for event in events:
+                document, text = to_document_and_text(getattr(event, name), name, of=event.event_type)
+                documents.append(document)
+                texts.append(text)
         self.streams: dict[str, _Stream] = {}
         self._positions_assigned: list[int] = []
         self._check_expected(expected_version)
@@ -92,7 +77,8 @@ class AppendPlan:
     def batch(self, json_time: Callable[[datetime], str]) -> str:
         """Return the rows as the JSON array that the INSERT reads."""
         rows = []
-        for row_number, (event, documents, row_in_stream) in enumerate(self._numbered()):
+        each = zip(self.events, *self._texts, self._numbers, strict=True)
+        for row_number, (event, payload, metadata, row_in_stream) in enumerate(each):
             values = {
                 "event_id": event.event_id,
                 "aggregate_id": event.aggregate_id,
@@ -106,7 +92,6 @@ class AppendPlan:
                 "row_in_stream": row_in_stream,
                 "stream_version": self.streams[event.aggregate_id].version,
             }
-            (_, payload), (_, metadata) = documents
             rows.append(object_text(values, payload=payload, metadata=metadata))
         return f"[{','.join(rows)}]"
 
@@ -115,40 +100,35 @@ class AppendPlan:
         found = {event_id: assigned for event_id, *assigned in rows}
         if len(found) < len(self.events):
             return None
-        stored = []
-        for event, documents, _ in self._numbered():
-            version, position, recorded_at = found[event.event_id]
-            if event.position not in (None, position):
+        for event in self.events:
+            if event.position not in (None, found[event.event_id][1]):
                 self._positions_assigned = [found[each.event_id][1] for each in self.events]
                 return None
-            stored.append(_stored(event, documents, version, position, recorded_at))
-        return stored
+        return self._as_stored(*zip(*(found[event.event_id] for event in self.events), strict=True))
 
     def to_copy(
         self, versions: Mapping[str, int], drawn: Sequence[Sequence[Any]]
-    ) -> tuple[list[StoredEvent], list[tuple[Any, ...]]]:
-        """Return the events as they will be stored, and their rows with the columns COPIED.
+    ) -> tuple[list[StoredEvent], list[Sequence[Any]]]:
+        """Return the events as they will be stored, and their values for each of the columns COPIED.
 
         Args:
             versions: of the streams that the batch appends to, before it.
             drawn: position and time of each event.
         """
-        events, rows = [], []
-        for (event, documents, row_in_stream), (position, recorded_at) in zip(self._numbered(), drawn, strict=True):
-            version = versions[event.aggregate_id] + row_in_stream
-            events.append(_stored(event, documents, version, position, recorded_at))
-            (_, payload), (_, metadata) = documents
-            rows.append(
-                (
-                    position, event.event_id, event.aggregate_id, event.aggregate_type, event.event_type, version,
-                    payload, metadata, event.occurred_at, recorded_at, event.correlation_id, event.causation_id,
-                    event.schema_version,
-                )
-            )  # fmt: skip
-        return events, rows
+        numbered = zip(self.events, self._numbers, strict=True)
+        counted = [versions[event.aggregate_id] + row_in_stream for event, row_in_stream in numbered]
+        positions, times = zip(*drawn, strict=True)
+        columns = dict(zip(("position", "version", "recorded_at"), (positions, counted, times), strict=True))
+        columns |= dict(zip(("payload", "metadata"), self._texts, strict=True))
+        values = [columns[name] if name in columns else list(map(attrgetter(name), self.events)) for name in COPIED]
+        return self._as_stored(counted, positions, times), values
 
-    def _numbered(self) -> Iterable[tuple[StoredEvent, _Documents, int]]:
-        return zip(self.events, self._documents, self._numbers, strict=True)
+    def _as_stored(
+        self, versions: Iterable[int], positions: Iterable[int], times: Iterable[datetime]
+    ) -> list[StoredEvent]:
+        changes = zip(*self._documents, versions, positions, times, strict=True)
+        names = ("payload", "metadata", "version", "position", "recorded_at")
+        return changed(self.events, names, changes)
 
     def fits(self, actual: Mapping[str, int]) -> bool:
         """Tell whether all streams are at the versions claimed for them."""
@@ -203,11 +183,3 @@ class AppendPlan:
                     reason="the batch has this event_id twice",
                 )
             seen.add(event.event_id)
-
-
-def _stored(
-    event: StoredEvent, documents: _Documents, version: int, position: int, recorded_at: datetime
-) -> StoredEvent:
-    (payload, _), (metadata, _) = documents
-    values = {"version": version, "position": position, "recorded_at": recorded_at}
-    return changed(event, {"payload": payload, "metadata": metadata, **values})

@@ -41,8 +41,8 @@ async def copied(connection: AsyncConnection, table: sa.Table, plan: AppendPlan)
         versions = await dialect.stream_versions(connection, table, list(plan.streams))
         if not plan.fits(versions):
             return None
-        events, rows = plan.to_copy(versions, await dialect.draw_positions(connection, table, len(plan.events)))
-        await dialect.copy_events(connection, table, COPIED, rows)
+        events, values = plan.to_copy(versions, await dialect.draw_positions(connection, table, len(plan.events)))
+        await dialect.copy_events(connection, table, COPIED, values)
     except DBAPIError as error:
         if dialect.cannot_copy(error):
             raise CannotCopyError from error

@@ -20,11 +20,22 @@ def restored(rows: Iterable[Sequence[Any]]) -> list[StoredEvent]:
     return [_made(StoredEvent, dict(zip(FIELDS, row, strict=True)), _ALL_SET) for row in rows]
 
 
-def changed(event: StoredEvent, values: dict[str, Any]) -> StoredEvent:
-    """Return a copy with other values, as `model_copy(update=values)` does; what subclasses add is kept."""
-    if event.__pydantic_private__ or event.__pydantic_extra__:
-        return event.model_copy(update=values)
-    return _made(type(event), {**event.__dict__, **values}, event.__pydantic_fields_set__ | values.keys())
+def changed(
+    events: Iterable[StoredEvent], names: tuple[str, ...], changes: Iterable[Sequence[Any]]
+) -> list[StoredEvent]:
+    """Return copies with other values of some fields, as `model_copy(update=)` does; what subclasses add is kept."""
+    copies: list[StoredEvent] = []
+    sets: dict[frozenset[str], set[str]] = {}
+    for event, values in zip(events, changes, strict=True):
+        update = dict(zip(names, values, strict=True))
+        if event.__pydantic_private__ or event.__pydantic_extra__:
+            copies.append(event.model_copy(update=update))
+            continue
+        # Shared, as above.
+        given = frozenset(event.__pydantic_fields_set__)
+        fields_set = sets[given] if given in sets else sets.setdefault(given, {*given, *names})
+        copies.append(_made(type(event), {**event.__dict__, **update}, fields_set))
+    return copies
 
 
 def _made(cls: type[StoredEvent], values: dict[str, Any], fields_set: set[str]) -> StoredEvent:

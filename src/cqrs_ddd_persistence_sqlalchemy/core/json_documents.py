@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _WRITTEN_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
 _NUL = "\\u0000"  # as JSON has it; a text may also spell it
 _LARGEST_INT = 10**4300  # Python itself reads and prints no more digits
 _PLAIN_INT = 1 << 63
 _STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
+
+
+def _encoder() -> Callable[[Any], str]:
+    """Return what JSONEncoder.encode does; it makes an encoder in C for each document, which takes longer than most."""
+    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    sorts = skips = allows_nan = False
+    try:
+        write = make(None, encoder.default, json.encoder.encode_basestring, None, ":", ",", sorts, skips, allows_nan)
+    except TypeError:  # there is none, or it takes other arguments
+        return encoder.encode
+    return lambda document: "".join(write(document, 0))
+
+
+_encode = _encoder()
 
 
 class DocumentText(str):
@@ -50,15 +64,15 @@ def to_document(value: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is nested too deeply, or contains itself") from None
 
 
-def to_document_and_text(value: Mapping[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """Return what `to_document` returns and its JSON text; raise what it raises.
+def to_document_and_text(value: Mapping[str, Any], name: str, *, of: str | None = None) -> tuple[dict[str, Any], str]:
+    """Return what `to_document` returns and its JSON text; raise what it raises, naming also whose it is (`of`).
 
     What the types of values, and then the text as a whole, leave no question about is done in half the time.
     """
     quick = _quickly(value) if type(value) is dict else None
     if quick is not None:
         return quick
-    document = to_document(value, name)
+    document = to_document(value, name if of is None else f"{name} of {of}")
     return document, dumps(document)
 
 
@@ -70,8 +84,9 @@ def object_text(values: dict[str, Any], **documents: str) -> str:
 def _quickly(value: dict[Any, Any]) -> tuple[dict[str, Any], str] | None:
     try:
         document = _quick_object(value)
-        text = _ENCODER.encode(document)
-        text.encode()  # a lone surrogate cannot be
+        text = _encode(document)
+        if not text.isascii():
+            text.encode()  # a lone surrogate cannot be
     except (ValueError, RecursionError):
         return None
     return None if document is None or _NUL in text else (document, _spelled_out(text))
@@ -123,7 +138,7 @@ def _is_plain(value: Any) -> bool:
 
 def dumps(value: Any) -> str:
     """Return JSON text of what `to_document` returned."""
-    return _spelled_out(_ENCODER.encode(value))
+    return _spelled_out(_encode(value))
 
 
 def _spelled_out(text: str) -> str:

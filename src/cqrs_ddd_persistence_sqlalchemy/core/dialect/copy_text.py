@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, JSONText, UTCDateTime
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, UTCDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,18 +46,22 @@ class CopyText:
 
 
 @lru_cache(maxsize=1024)
-def copy_text(types: tuple[sa.types.TypeEngine[Any], ...], dialect: Dialect) -> CopyText | None:
+def copy_text(
+    types: tuple[sa.types.TypeEngine[Any], ...], dialect: Dialect, *, as_text: bool = False
+) -> CopyText | None:
     """Return what writes values of some types; None where one of them is better left to the driver.
 
-    The values are those that the driver's binary form would be made of.
+    The values are those that the driver's binary form would be made of; with `as_text`, JSON is text already.
     """
-    writers = [_writer(type_, dialect) for type_ in types]
+    writers = [_writer(type_, dialect, as_text=as_text) for type_ in types]
     return None if None in writers else CopyText([writer for writer in writers if writer is not None])
 
 
-def _writer(type_: sa.types.TypeEngine[Any], dialect: Dialect) -> tuple[_Writer, Callable[[Any], Any] | None] | None:
+def _writer(
+    type_: sa.types.TypeEngine[Any], dialect: Dialect, *, as_text: bool
+) -> tuple[_Writer, Callable[[Any], Any] | None] | None:
     if isinstance(type_, sa.JSON):
-        return _escaped, type_.dialect_impl(dialect).bind_processor(dialect)
+        return _escaped, None if as_text else type_.dialect_impl(dialect).bind_processor(dialect)
     for known, write in _WRITERS:
         if isinstance(type_, known) and not isinstance(type_, sa.Enum | sa.Float):
             return write, None
@@ -88,12 +92,14 @@ def _booleans(values: Sequence[bool]) -> Iterable[str]:
 
 
 def _times(values: Sequence[datetime]) -> Iterable[str]:
-    # In a third less time than isoformat(), which asks the zone.
-    written = [
-        "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
-        % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
-        for each in values
-    ]
+    if not all(each.tzinfo is UTC for each in values):
+        written = list(map(datetime.isoformat, values))
+    else:  # in a third less time than isoformat(), which asks the zone
+        written = [
+            "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
+            % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
+            for each in values
+        ]
     if _INFINITE_TIMES.keys().isdisjoint(values):
         return written
     return [_INFINITE_TIMES.get(value, text) for value, text in zip(values, written, strict=True)]
@@ -105,7 +111,6 @@ def _dates(values: Sequence[date]) -> Iterable[str]:
 
 _WRITERS: tuple[tuple[type[sa.types.TypeEngine[Any]], _Writer], ...] = (
     (sa.String, _escaped),
-    (JSONText, _escaped),
     (sa.Integer, _plain),
     (ExactDecimal, _plain),
     (sa.Boolean, _booleans),

@@ -180,9 +180,9 @@ class DirectDialect:
 
     @abstractmethod
     async def copy_events(
-        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], values: Sequence[Sequence[Any]]
     ) -> None:
-        """Write new events, whose documents are JSON text."""
+        """Write new events, given as the values of each column; their documents are JSON text."""
 
     def cannot_copy(self, error: DBAPIError) -> bool:
         """Tell whether copying was refused where an INSERT would not be."""

@@ -18,7 +18,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.exc import DBAPIError
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection
+
+
+_AT_ONCE = 500  # rows of a part of text
 
 
 class PostgreSQLDirect(DirectDialect):
@@ -56,7 +59,7 @@ class PostgreSQLDirect(DirectDialect):
                 [value if process is None else process(value) for value, process in zip(row, processes, strict=True)]
                 for row in rows
             ]
-        await _copy(connection, pooled, source, columns, rows if text is None else b"".join(text), first=create)
+        await _copy(connection, pooled, source, columns, rows=rows, text=text and [b"".join(text)], first=create)
         return source
 
     def copy_text(
@@ -87,12 +90,17 @@ class PostgreSQLDirect(DirectDialect):
         return (await self.execute(connection, draw_positions(), {"sequence": sequence, "count": count})).rows
 
     async def copy_events(
-        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], values: Sequence[Sequence[Any]]
     ) -> None:
         """Use COPY."""
         pooled = self._pooled(connection)
         assert pooled is not None, "ask can_copy first"  # noqa: S101
-        await _copy(connection, pooled, events, columns, rows)
+        types = tuple([events.c[name].type for name in columns])
+        write = copy_text(types, connection.dialect, as_text=True)
+        assert write is not None, "types are known"  # noqa: S101
+        # The server reads a part while the next one is written.
+        parts = ([each[n : n + _AT_ONCE] for each in values] for n in range(0, len(values[0]), _AT_ONCE))
+        await _copy(connection, pooled, events, columns, text=map(write, parts))
 
     def cannot_copy(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege (of the sequence), and feature_not_supported (row-level security)."""
@@ -189,8 +197,9 @@ async def _copy(
     pooled: PoolProxiedConnection,
     table: sa.Table,
     columns: Sequence[str],
-    rows: Sequence[Sequence[Any]] | bytes,
     *,
+    rows: Sequence[Sequence[Any]] = (),
+    text: Iterable[bytes] | None = None,
     first: str | None = None,
 ) -> None:
     """Copy rows, or their text, into a table, after a statement that makes it."""
@@ -199,16 +208,17 @@ async def _copy(
         if first is not None:
             await driver.execute(first)
         into = {"schema_name": table.schema, "columns": columns}
-        if isinstance(rows, bytes):
-            await driver.copy_to_table(table.name, source=_at_once(rows), **into)
-        else:
+        if text is None:
             await driver.copy_records_to_table(table.name, records=rows, **into)
+        else:
+            await driver.copy_to_table(table.name, source=_one_by_one(text), **into)
     except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
         await fail(connection, pooled, error, f"COPY {table.name} ({', '.join(columns)})", ())
 
 
-async def _at_once(text: bytes) -> AsyncIterator[bytes]:
-    yield text
+async def _one_by_one(text: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in text:
+        yield part
 
 
 async def _begun(pooled: PoolProxiedConnection) -> Any:

@@ -44,9 +44,10 @@ class SQLiteDirect(DirectDialect):
         return [(position, time) for position in range(last + 1, last + count + 1)]
 
     async def copy_events(
-        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], values: Sequence[Sequence[Any]]
     ) -> None:
         """Use `executemany`."""
+        rows = list(zip(*values, strict=True))
         await self.execute_many(connection, _insert_events(events, tuple(columns)), columns, rows)
 
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
