@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 _ENGINE = "cqrs_ddd_engine_alone"
 _UNDERSTOOD = frozenset({"bind", "autoflush", "expire_on_commit", "info"})
-_OF_SESSIONS = ("after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback")
+_OF_SESSIONS = (
+    "after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback", "after_soft_rollback",
+    "after_transaction_end",
+)  # fmt: skip
 # Listeners of the class are seen through any instance.
 _session = Session()
 

@@ -21,7 +21,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.event_statements import append_stateme
 from cqrs_ddd_persistence_sqlalchemy.core.models import events as events_table
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.table_store import TableStore
-from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_count, check_id
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, UnitOfWorkError
 
@@ -213,7 +212,7 @@ class SQLAlchemyEventStore(TableStore):
                 yield
             finally:
                 # After an error of the database the transaction can only be rolled back, which takes it all back.
-                if uow.is_open and not has_failed(uow.session):
+                if uow.is_open and not uow.has_failed:
                     await lock()
 
     @repeated

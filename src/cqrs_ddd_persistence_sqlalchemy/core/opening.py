@@ -16,7 +16,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     begin_for_reading,
     begin_for_writing,
     claim_shared_connection,
-    connection_of,
     forget,
     release_shared_connection,
     watch,
@@ -50,7 +49,7 @@ class JoinedOperation:
     async def __aenter__(self) -> AsyncConnection:
         self._outer = self._unit.begin_use()
         try:
-            self._connection = await connection_of(self._unit.session)
+            self._connection = await self._unit.connection()
         except BaseException:
             self._unit.end_use(self._outer)
             raise

@@ -6,6 +6,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
+from cqrs_ddd_persistence_sqlalchemy.core.callbacks import run_callbacks
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.opening import (
     JoinedOperation,
@@ -13,14 +14,14 @@ from cqrs_ddd_persistence_sqlalchemy.core.opening import (
     in_given_session,
     in_session,
 )
-from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork, run_callbacks
+from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.exceptions import TableChangedError, UnitOfWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
@@ -135,20 +136,14 @@ class SessionScope:
 
     def begins(self, uow: SQLAlchemyUnitOfWork | None) -> bool:
         """Tell whether the operation would begin its transaction, in a session that has nothing to lose."""
-        session = self._session(uow)
-        return session is None or not (session.in_transaction() or session.sync_session.identity_map)
+        unit = self._unit(uow)
+        return unit is None or unit.is_fresh
 
     async def begin_again(self, uow: SQLAlchemyUnitOfWork | None) -> None:
         """Roll back what the operation has begun."""
-        session = self._session(uow)
-        if session is not None:
-            await session.rollback()
-
-    def _session(self, uow: SQLAlchemyUnitOfWork | None) -> AsyncSession | None:
         unit = self._unit(uow)
-        if unit is None:
-            return None
-        return unit.session if unit.is_open else unit.given_session
+        if unit is not None:
+            await unit.begin_again()
 
     def _unit(self, uow: SQLAlchemyUnitOfWork | None) -> SQLAlchemyUnitOfWork | None:
         unit = uow if uow is not None else self._uow_factory() if self._uow_factory else None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
+from cqrs_ddd_persistence_sqlalchemy.core.bare import BareTransaction
+from cqrs_ddd_persistence_sqlalchemy.core.callbacks import CommitCallback, run_callbacks
 from cqrs_ddd_persistence_sqlalchemy.core.joining import JoinedByStores
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
     claim_shared_connection,
+    connection_of,
     forget,
     has_failed,
+    is_spoilt,
     may_write,
     note_statements,
     release_shared_connection,
@@ -26,11 +29,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
 
 SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
-CommitCallback: TypeAlias = "Callable[[], Any]"
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         self.given_session = session
         self._open = False
         self._session: AsyncSession | None = None
+        self._bare: BareTransaction | None = None
         self._shared_engine: Engine | None = None
         self._callbacks: list[CommitCallback] = []
         # Kept, as each look at a method makes another object of it: what is removed must be what was listened with.
@@ -86,6 +89,36 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         if self._session is None:
             self._session = self._begin_session()
         return self._session
+
+    async def connection(self) -> AsyncConnection:
+        """Return the connection of the open unit of work's transaction, which begins now unless it has."""
+        if self._open and self._session is None and self._bare is None and self.given_session is None:
+            self._bare = await BareTransaction.begin(self.session_factory)
+        if self._bare is not None and self._session is None:
+            return self._bare.connection
+        return await connection_of(self.session)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is nothing in its transaction that would be lost with it."""
+        session = self._session or self.given_session
+        if session is not None:
+            return not (session.in_transaction() or session.sync_session.identity_map)
+        return self._bare is None
+
+    async def begin_again(self) -> None:
+        """Roll the transaction back, and nothing else."""
+        session = self._session or self.given_session
+        if session is not None:
+            await session.rollback()
+        await self._end_bare()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the database has refused a statement, so that the transaction can only be rolled back."""
+        if self._session is not None:
+            return has_failed(self._session)
+        return self._bare is not None and is_spoilt(self._bare.connection)
 
     def on_commit(self, callback: CommitCallback) -> None:
         """Call back once, after the next successful commit and never before; a rollback forgets it.
@@ -159,8 +192,8 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                 await self._roll_back()
 
     async def _commit(self) -> list[CommitCallback]:
-        if self._session is not None:
-            if has_failed(self._session):
+        if self._session is not None or self._bare is not None:
+            if self.has_failed:
                 await self._roll_back()
                 raise UnitOfWorkError(
                     "cannot commit: the database refused a statement in this transaction, and everything in it is "
@@ -169,7 +202,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
             for callback in self._before_commit:
                 await callback()
             try:
-                await self._session.commit()
+                await self._commit_transaction()
             except BaseException:
                 await self._roll_back()
                 raise
@@ -177,10 +210,30 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         self._start_afresh()
         return callbacks
 
+    async def _commit_transaction(self) -> None:
+        if self._session is not None:
+            if self._bare is not None:
+                self._bare.join(self._session)
+            await self._session.commit()
+        elif self._bare is not None:
+            await self._bare.commit()
+            self._bare = None
+        await self._end_bare()
+
     async def _roll_back(self) -> None:
         self._start_afresh()
-        if self._session is not None:
-            await self._session.rollback()
+        try:
+            if self._session is not None:
+                await self._session.rollback()
+        finally:
+            await self._end_bare()
+
+    async def _end_bare(self) -> None:
+        bare, self._bare = self._bare, None
+        if bare is not None and self._session is not None:
+            await bare.leave(self._session)
+        elif bare is not None:
+            await bare.end()
 
     def _start_afresh(self) -> None:
         self._conflict = None
@@ -190,10 +243,13 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
     def _begin_session(self) -> AsyncSession:
         session = self.given_session
         if session is None:
-            assert self.session_factory is not None  # noqa: S101  (the constructor saw to it)
-            session = self.session_factory()
+            factory = self.session_factory
+            assert factory is not None  # noqa: S101  (the constructor saw to it)
+            session = factory() if self._bare is None else self._bare.hand_over(cast("Any", factory))
         self._shared_engine = claim_shared_connection(session, self)
         when_it_begins(session.sync_session, self._handler)
+        if self._bare is not None:
+            self._bare.join(session)
         return session
 
     def _begun(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
@@ -209,6 +265,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
     async def _close_session(self) -> None:
         session, self._session = self._session, None
         if session is None:
+            await self._end_bare()
             return
         forget(session.sync_session, self._handler)
         try:
@@ -220,6 +277,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         finally:
             release_shared_connection(self._shared_engine)
             self._shared_engine = None
+            await self._end_bare()
 
     def _warn_of_discarded_writes(self) -> None:
         session = self._session
@@ -230,14 +288,3 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                 "conflict to keep them, or rollback() to start afresh",
                 self._conflict,
             )
-
-
-async def run_callbacks(callbacks: list[CommitCallback]) -> None:
-    """Call each; log what one raises."""
-    for callback in callbacks:
-        try:
-            result = callback()
-            if inspect.isawaitable(result):
-                await result
-        except Exception:  # whatever it raises: the commit stands, and the other callbacks have a right to run
-            logger.exception("callback %r failed after the commit", callback)

@@ -70,6 +70,9 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
     #: Whether a statement that writes is faster without BEGIN and COMMIT around it, by two round trips.
     has_cheap_single_statements: bool
 
+    #: Whether to begin a transaction waits for nobody, as it is sent with the first statement.
+    begins_lazily: bool
+
     #: Whether one statement can contain several that write.
     has_writing_ctes: bool
 

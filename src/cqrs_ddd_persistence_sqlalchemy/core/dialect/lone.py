@@ -56,7 +56,7 @@ class LoneConnection(AsyncConnection):
     def take(cls, engine: AsyncEngine, *, writes: bool) -> Self | None:
         """Take a connection that lies in the pool; None where there is none, or taking it may have to wait."""
         pool = engine.sync_engine.pool
-        return cls(engine, pool.connect(), writes=writes) if _gives_at_once(pool) else None
+        return cls(engine, pool.connect(), writes=writes) if gives_at_once(pool) else None
 
     async def give_back(self, *, commit: bool) -> None:
         """Give it back to the pool; what SQLAlchemy has begun is committed or rolled back before."""
@@ -79,7 +79,7 @@ def untouched(connection: AsyncConnection) -> LoneConnection | None:
     return connection if isinstance(connection, LoneConnection) and connection._made is None else None
 
 
-def _gives_at_once(pool: Any) -> bool:
+def gives_at_once(pool: Any) -> bool:
     """Tell whether the pool's next connection lies there, open: to wait for one takes a greenlet of SQLAlchemy's."""
     if not isinstance(pool, AsyncAdaptedQueuePool) or pool._pre_ping or pool.dispatch.checkout or not pool.checkedin():
         return False

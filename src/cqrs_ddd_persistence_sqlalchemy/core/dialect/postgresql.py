@@ -49,7 +49,7 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
     """What PostgreSQL does its own way."""
 
     name = "postgresql"
-    has_cheap_single_statements = has_writing_ctes = True
+    has_cheap_single_statements = has_writing_ctes = begins_lazily = True
     options_alone: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     catalogue = PostgreSQLCatalogue()
     now: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))

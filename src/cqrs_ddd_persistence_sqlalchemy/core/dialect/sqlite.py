@@ -37,7 +37,7 @@ class SQLite(SQLiteDirect, SQLiteMigrations, SQLiteReplacing, SQLiteRunning, Dat
     """What SQLite does its own way."""
 
     name = "sqlite"
-    has_cheap_single_statements = has_writing_ctes = False
+    has_cheap_single_statements = has_writing_ctes = begins_lazily = False
     options_alone = READ_ONLY
     catalogue = SQLiteCatalogue()
     exact_decimal_digits = 15  # a NUMERIC column holds an IEEE 754 double
