@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_advanced_core.events import StoredEvent
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 # Each further try takes another writer that was quicker. So many are not; something else is in the way.
 _TRIES = 1000

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cqrs_ddd_persistence_sqlalchemy.core.bare import BareTransaction
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import connection_of, has_failed, is_spoilt
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
     from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
+
+SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
 
 
 class JoinedByStores:
@@ -20,7 +27,11 @@ class JoinedByStores:
     Public for the stores and their scope (`core/scope.py`); applications need none of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, session_factory: SessionFactory | None, given_session: AsyncSession | None) -> None:
+        self.session_factory = session_factory
+        self.given_session = given_session
+        self._session: AsyncSession | None = None
+        self._bare: BareTransaction | None = None
         self._conflict: OptimisticConcurrencyError | None = None
         self._has_written = False
         self._before_commit: list[Callable[[], Awaitable[None]]] = []
@@ -28,6 +39,51 @@ class JoinedByStores:
         self._unused = asyncio.Event()
         self._unused.set()
         self._closing = False
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """True inside the `async with` block."""
+
+    @property
+    @abstractmethod
+    def session(self) -> AsyncSession:
+        """The session of the open unit of work."""
+
+    @property
+    def given_is_in_transaction(self) -> bool:
+        """True where the caller's session is in a transaction, which stays the caller's to end."""
+        return self.given_session is not None and self.given_session.in_transaction()
+
+    async def connection(self) -> AsyncConnection:
+        """Return the connection of the open unit of work's transaction, which begins now unless it has."""
+        if self.is_open and self._session is None and self._bare is None and self.given_session is None:
+            self._bare = await BareTransaction.begin(self.session_factory)
+        if self._bare is not None and self._session is None:
+            return self._bare.connection
+        return await connection_of(self.session)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is nothing in its transaction that would be lost with it."""
+        session = self._session or self.given_session
+        if session is not None:
+            return not (session.in_transaction() or session.sync_session.identity_map)
+        return self._bare is None
+
+    async def begin_again(self) -> None:
+        """Roll the transaction back, and nothing else."""
+        session = self._session or self.given_session
+        if session is not None:
+            await session.rollback()
+        await self._end_bare()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the database has refused a statement, so that the transaction can only be rolled back."""
+        if self._session is not None:
+            return has_failed(self._session)
+        return self._bare is not None and is_spoilt(self._bare.connection)
 
     @contextmanager
     def used_by_this_task(self) -> Iterator[None]:
@@ -91,3 +147,20 @@ class JoinedByStores:
         if cancelled is not None:
             raise cancelled
         return True
+
+    async def _commit_transaction(self) -> None:
+        if self._session is not None:
+            if self._bare is not None:
+                self._bare.join(self._session)
+            await self._session.commit()
+        elif self._bare is not None:
+            await self._bare.commit()
+            self._bare = None
+        await self._end_bare()
+
+    async def _end_bare(self) -> None:
+        bare, self._bare = self._bare, None
+        if bare is not None and self._session is not None:
+            await bare.leave(self._session)
+        elif bare is not None:
+            await bare.end()

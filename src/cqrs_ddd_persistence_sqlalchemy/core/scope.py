@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from cqrs_ddd_persistence_sqlalchemy.core.bare import BareTransaction
 from cqrs_ddd_persistence_sqlalchemy.core.callbacks import CommitCallback, run_callbacks
-from cqrs_ddd_persistence_sqlalchemy.core.joining import JoinedByStores
+from cqrs_ddd_persistence_sqlalchemy.core.joining import JoinedByStores, SessionFactory
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
     claim_shared_connection,
-    connection_of,
     forget,
-    has_failed,
-    is_spoilt,
     may_write,
     note_statements,
     release_shared_connection,
@@ -29,10 +25,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
 
-SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +51,8 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
     def __init__(self, session_factory: SessionFactory | None = None, *, session: AsyncSession | None = None) -> None:
         if (session_factory is None) == (session is None):
             raise UnitOfWorkError("pass either a session_factory, such as async_sessionmaker(engine), or session=")
-        super().__init__()
-        self.session_factory = session_factory
-        self.given_session = session
+        super().__init__(session_factory, session)
         self._open = False
-        self._session: AsyncSession | None = None
-        self._bare: BareTransaction | None = None
         self._shared_engine: Engine | None = None
         self._callbacks: list[CommitCallback] = []
         # Kept, as each look at a method makes another object of it: what is removed must be what was listened with.
@@ -71,11 +62,6 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
     def is_open(self) -> bool:
         """True inside the `async with` block."""
         return self._open
-
-    @property
-    def given_is_in_transaction(self) -> bool:
-        """True where the caller's session is in a transaction, which stays the caller's to end."""
-        return self.given_session is not None and self.given_session.in_transaction()
 
     @property
     def session(self) -> AsyncSession:
@@ -89,36 +75,6 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         if self._session is None:
             self._session = self._begin_session()
         return self._session
-
-    async def connection(self) -> AsyncConnection:
-        """Return the connection of the open unit of work's transaction, which begins now unless it has."""
-        if self._open and self._session is None and self._bare is None and self.given_session is None:
-            self._bare = await BareTransaction.begin(self.session_factory)
-        if self._bare is not None and self._session is None:
-            return self._bare.connection
-        return await connection_of(self.session)
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether there is nothing in its transaction that would be lost with it."""
-        session = self._session or self.given_session
-        if session is not None:
-            return not (session.in_transaction() or session.sync_session.identity_map)
-        return self._bare is None
-
-    async def begin_again(self) -> None:
-        """Roll the transaction back, and nothing else."""
-        session = self._session or self.given_session
-        if session is not None:
-            await session.rollback()
-        await self._end_bare()
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the database has refused a statement, so that the transaction can only be rolled back."""
-        if self._session is not None:
-            return has_failed(self._session)
-        return self._bare is not None and is_spoilt(self._bare.connection)
 
     def on_commit(self, callback: CommitCallback) -> None:
         """Call back once, after the next successful commit and never before; a rollback forgets it.
@@ -210,16 +166,6 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         self._start_afresh()
         return callbacks
 
-    async def _commit_transaction(self) -> None:
-        if self._session is not None:
-            if self._bare is not None:
-                self._bare.join(self._session)
-            await self._session.commit()
-        elif self._bare is not None:
-            await self._bare.commit()
-            self._bare = None
-        await self._end_bare()
-
     async def _roll_back(self) -> None:
         self._start_afresh()
         try:
@@ -227,13 +173,6 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                 await self._session.rollback()
         finally:
             await self._end_bare()
-
-    async def _end_bare(self) -> None:
-        bare, self._bare = self._bare, None
-        if bare is not None and self._session is not None:
-            await bare.leave(self._session)
-        elif bare is not None:
-            await bare.end()
 
     def _start_afresh(self) -> None:
         self._conflict = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_advanced_core.projections.projection import Projection
     from cqrs_ddd_persistence_sqlalchemy.advanced.running.turn import OnFailure
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[SQLAlchemyUnitOfWork, AsyncConnection], Awaitable[T]]"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from cqrs_ddd_advanced_core.projections.projection import Projection
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
     from cqrs_ddd_persistence_sqlalchemy.schema.exclusive import Work
 
 T = TypeVar("T")

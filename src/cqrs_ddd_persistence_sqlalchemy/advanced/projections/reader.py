@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import Collection
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection, Collection], Awaitable[T]]"

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_persistence_sqlalchemy.advanced.sagas.due import Wanted
     from cqrs_ddd_persistence_sqlalchemy.core.dialect import DatabaseDialect
-    from cqrs_ddd_persistence_sqlalchemy.core.uow import SessionFactory, SQLAlchemyUnitOfWork
+    from cqrs_ddd_persistence_sqlalchemy.core.joining import SessionFactory
+    from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
 
 Saga = TypeVar("Saga", bound=SagaState)
 
