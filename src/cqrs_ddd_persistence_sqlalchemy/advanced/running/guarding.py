@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
 from cqrs_ddd_persistence_sqlalchemy.exceptions import LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from datetime import timedelta
 
     Write = Callable[[], Awaitable[object]]
@@ -55,17 +55,31 @@ class Guard:
             LeaseLostError: somebody else has taken it, or it could not be renewed in time.
             RuntimeError: the work was cancelled from inside, by itself.
         """
-        working = asyncio.create_task(work)
-        renewing = asyncio.create_task(self._keep_renewing(renew, every_seconds or self._lease_seconds / 3))
+        loop, every = asyncio.get_running_loop(), every_seconds or self._lease_seconds / 3
+        working = loop.create_task(work)
+        tasks, one_has_ended = [working], loop.create_future()
+
+        def note(_: object) -> None:
+            if not one_has_ended.done():
+                one_has_ended.set_result(None)
+
+        def begin_renewing() -> None:
+            renewing = loop.create_task(self._keep_renewing(renew, every))
+            renewing.add_done_callback(note)
+            tasks.append(renewing)
+
+        working.add_done_callback(note)
+        # Most work ends before its lease is to be renewed: a timer is cheaper than a task.
+        timer = loop.call_later(min(every, self._seconds_left), begin_renewing)
         try:
-            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            await one_has_ended
         finally:
+            timer.cancel()
             has_ended = working.done()
-            working.cancel()
-            renewing.cancel()
-            await asyncio.wait({working, renewing})
-        if not renewing.cancelled():
-            renewing.result()
+            await end(tasks)
+        for renewing in tasks[1:]:
+            if not renewing.cancelled():
+                renewing.result()
         if not has_ended:
             raise LeaseLostError(self._kind, (self._name,))
         if working.cancelled():
@@ -106,9 +120,8 @@ class Guard:
             self._is_let_go = last
 
     async def _keep_renewing(self, renew: Write, every_seconds: float) -> None:
-        """Return when the lease is lost."""
+        """Renew at once, and again and again; return when the lease is lost."""
         while True:
-            await asyncio.sleep(min(every_seconds, self._seconds_left))
             try:
                 async with asyncio.timeout(self._seconds_left):
                     await self._write_once(renew)
@@ -118,3 +131,13 @@ class Guard:
                 if not is_passing(error):
                     raise
                 logger.warning("%s %r: the lease could not be renewed: %s", self._kind, self._name, error)
+            await asyncio.sleep(min(every_seconds, self._seconds_left))
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their ends."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
