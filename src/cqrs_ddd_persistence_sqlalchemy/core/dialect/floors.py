@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.texts import ListText
+
 # Advisory locks take two signed 32-bit integers and pg_locks shows them unsigned: both sides wrap at 2^32.
 _WRAP = 2**32
 _HALF = 2**31
@@ -85,9 +87,9 @@ LOWEST_FLOOR: sa.TextualSelect = sa.text(
 @lru_cache(maxsize=1024)
 def stream_versions(events: sa.Table) -> sa.Select[Any]:
     """Read the version of each of the `streams`, 0 for a new one: an index look-up each, however long they are."""
-    streams = sa.func.unnest(sa.bindparam("streams", type_=postgresql.ARRAY(sa.Text()))).table_valued(
-        sa.column("aggregate_id", sa.Text())
-    )
+    streams = sa.func.unnest(
+        sa.cast(sa.bindparam("streams", type_=ListText(sa.Text())), postgresql.ARRAY(sa.Text()))
+    ).table_valued(sa.column("aggregate_id", sa.Text()))
     streams = streams.render_derived(name="streams")
     version = sa.select(sa.func.max(events.c.version)).where(events.c.aggregate_id == streams.c.aggregate_id)
     return sa.select(streams.c.aggregate_id, sa.func.coalesce(version.scalar_subquery(), 0))

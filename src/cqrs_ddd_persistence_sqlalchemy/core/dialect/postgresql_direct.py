@@ -12,9 +12,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import NullType
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import qualified_name
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.copy_text import copy_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, sequence_of, stream_versions
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.texts import ListText, copy_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
 if TYPE_CHECKING:
@@ -110,9 +110,7 @@ class PostgreSQLDirect(DirectDialect):
         """Use unnest. In a plan that is kept, `= ANY` compares each row of a scan with each element of the list."""
         if any(isinstance(column.type, sa.types.NullType) for column in columns):
             return None  # an array of what is not known
-        # Of one dimension: a document that is a list is not to be taken for another one.
-        types = {column.name: postgresql.ARRAY(column.type, dimensions=1) for column in columns}
-        lists = [sa.bindparam(name, type_=type_) for name, type_ in types.items()]
+        lists = [_list_of(column.name, column.type) for column in columns]
         typed = [sa.column(column.name, column.type) for column in columns]
         # A name that no table of a projection has.
         return sa.func.unnest(*lists).table_valued(*typed).render_derived(name="0_wanted")
@@ -160,6 +158,15 @@ class PostgreSQLDirect(DirectDialect):
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
         driver = await _begun(pooled)
         await driver.executemany(sql, values)
+
+
+def _list_of(name: str, item: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    """Return a parameter that is a list."""
+    # Of one dimension: a document that is a list is not to be taken for another one.
+    array = postgresql.ARRAY(item, dimensions=1)
+    if ListText.takes(item):
+        return sa.cast(sa.bindparam(name, type_=ListText(item)), array)
+    return sa.bindparam(name, type_=array)
 
 
 @lru_cache(maxsize=1024)

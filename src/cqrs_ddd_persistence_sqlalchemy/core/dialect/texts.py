@@ -1,0 +1,176 @@
+"""Rows and lists as the text that PostgreSQL reads (docs/decisions/0027).
+
+Python writes it from whole columns in half the time in which asyncpg writes its binary form value by value. PostgreSQL
+reads it as quickly, and rows can be written beforehand, while the server is busy with others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import sqlalchemy as sa
+
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, JSONText, UTCDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy.engine import Dialect
+
+    _Write: TypeAlias = Callable[[Sequence[Any]], Iterable[str]]
+
+# The backslash first: it is in what the others become.
+_IN_COPY = (("\\", r"\\"), ("\t", r"\t"), ("\n", r"\n"), ("\r", r"\r"))
+_IN_LISTS = (("\\", r"\\"), ('"', r"\""))
+_BOOLEANS = {True: "t", False: "f"}
+# As asyncpg has them in its binary form.
+_INFINITE_DATES = {date.max: "infinity", date.min: "-infinity"}
+_INFINITE_TIMES = {datetime.max.replace(tzinfo=UTC): "infinity", datetime.min.replace(tzinfo=UTC): "-infinity"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the values of a column.
+
+    Attributes:
+        write: makes text of values, none of them None; without it they are text, which may contain anything.
+        process: makes of each value, None too, what is written; without it that is the value.
+    """
+
+    write: _Write | None = None
+    process: Callable[[Any], Any] | None = None
+
+    def texts(self, values: Sequence[Any], spell: _Write, null: str) -> Iterable[str]:
+        """Return the text of each value: as `spell` has it where it may contain anything, `null` for None."""
+        if self.process is not None:
+            values = list(map(self.process, values))
+        write = self.write or spell
+        if None not in values:
+            return write(values)
+        given = iter(write([value for value in values if value is not None]))
+        return [null if value is None else next(given) for value in values]
+
+
+class CopyText:
+    """Writes the rows that COPY reads, of columns of certain types."""
+
+    def __init__(self, writers: Sequence[_Writer]) -> None:
+        self._writers = writers
+
+    def __call__(self, columns: Sequence[Sequence[Any]]) -> bytes:
+        """Return rows that are given as their columns, each row with a newline at its end."""
+        pairs = zip(columns, self._writers, strict=True)
+        written = [writer.texts(values, _spelled_for_copy, r"\N") for values, writer in pairs]
+        lines = map("\t".join, zip(*written, strict=True))
+        return "".join([f"{line}\n" for line in lines]).encode()
+
+
+@lru_cache(maxsize=1024)
+def copy_text(
+    types: tuple[sa.types.TypeEngine[Any], ...], dialect: Dialect, *, as_text: bool = False
+) -> CopyText | None:
+    """Return what writes values of some types; None where one of them is better left to the driver.
+
+    The values are those that the driver's binary form would be made of; with `as_text`, JSON is text already.
+    """
+    writers = [_writer(type_, dialect, as_text=as_text) for type_ in types]
+    return None if None in writers else CopyText([writer for writer in writers if writer is not None])
+
+
+class ListText(sa.TypeDecorator[list[Any]]):
+    """A list on its way to the server, to be cast to an array of a type."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def __init__(self, item: sa.types.TypeEngine[Any]) -> None:
+        self.item = item
+        super().__init__()
+
+    @staticmethod
+    def takes(item: sa.types.TypeEngine[Any]) -> bool:
+        """Tell whether a list of such values can be written."""
+        return _is_text(item) or any(isinstance(item, known) for known in _WRITERS)
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Write an array of one dimension."""
+        writer = _writer(self.item, dialect)
+        assert writer is not None, "ask whether it takes them"  # noqa: S101
+
+        def process(values: Sequence[Any] | None) -> str | None:
+            return None if values is None else f"{{{','.join(writer.texts(values, _spelled_in_lists, 'NULL'))}}}"
+
+        return process
+
+
+def _writer(type_: sa.types.TypeEngine[Any], dialect: Dialect, *, as_text: bool = False) -> _Writer | None:
+    if _is_text(type_):
+        is_text = not isinstance(type_, sa.JSON | sa.Enum) or (as_text and isinstance(type_, sa.JSON))
+        return _Writer(process=None if is_text else type_.dialect_impl(dialect).bind_processor(dialect))
+    return next((_Writer(write) for known, write in _WRITERS.items() if isinstance(type_, known)), None)
+
+
+def _is_text(type_: sa.types.TypeEngine[Any]) -> bool:
+    # An enumeration that is a type of the database's own may not read what its values are called here.
+    is_native = isinstance(type_, sa.Enum) and type_.native_enum
+    return isinstance(type_, sa.String | sa.JSON | JSONText) and not is_native
+
+
+def _spelled_for_copy(values: Sequence[str]) -> Sequence[str]:
+    return _escaped(values, _IN_COPY)
+
+
+def _spelled_in_lists(values: Sequence[str]) -> Iterable[str]:
+    return [f'"{value}"' for value in _escaped(values, _IN_LISTS)]
+
+
+def _escaped(values: Sequence[str], escapes: Iterable[tuple[str, str]]) -> Sequence[str]:
+    everything = "".join(values)
+    for character, spelled in escapes:
+        if character in everything:
+            values = [value.replace(character, spelled) for value in values]
+    return values
+
+
+def _plain(values: Sequence[Any]) -> Iterable[str]:
+    return map(str, values)
+
+
+def _floats(values: Sequence[float]) -> Iterable[str]:
+    return map(float.__repr__, map(float, values))
+
+
+def _booleans(values: Sequence[bool]) -> Iterable[str]:
+    return map(_BOOLEANS.__getitem__, values)
+
+
+def _times(values: Sequence[datetime]) -> Iterable[str]:
+    if not all(each.tzinfo is UTC for each in values):
+        written = list(map(datetime.isoformat, values))
+    else:  # in a third less time than isoformat(), which asks the zone
+        written = [
+            "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
+            % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
+            for each in values
+        ]
+    if _INFINITE_TIMES.keys().isdisjoint(values):
+        return written
+    return [_INFINITE_TIMES.get(value, text) for value, text in zip(values, written, strict=True)]
+
+
+def _dates(values: Sequence[date]) -> Iterable[str]:
+    return [_INFINITE_DATES.get(value) or date.isoformat(value) for value in values]
+
+
+_WRITERS: dict[type[sa.types.TypeEngine[Any]], _Write] = {
+    sa.Integer: _plain,
+    ExactDecimal: _plain,
+    sa.Double: _floats,
+    sa.Boolean: _booleans,
+    UTCDateTime: _times,
+    sa.Date: _dates,
+    sa.Uuid: _plain,
+}
