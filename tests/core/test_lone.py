@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from itertools import count
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.util import greenlet_spawn
 
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore
@@ -169,3 +172,38 @@ async def test_a_locked_database_is_an_error_in_the_end(database, make_engine):
             await positions.save_position("p", 9)
     await positions.save_position("p", 10)
     assert await positions.get_position("p") == 10
+
+
+async def test_an_engine_that_is_disposed_of_meanwhile(database, make_engine, caplog):
+    """Operations go on, and a connection that comes back to a full pool, no more the engine's, is closed."""
+    engine = configure_engine(make_engine(database.url, pool_size=1, max_overflow=5))
+    positions = SQLAlchemyProjectionPositionStore(async_sessionmaker(engine))
+    for number in range(10):
+        await positions.save_position("p", number)
+        pool = engine.sync_engine.pool
+        saving = [asyncio.create_task(positions.save_position(f"p{each}", number)) for each in range(4)]
+        for _ in range(number % 3):
+            await asyncio.sleep(0)
+        await engine.dispose()
+        await asyncio.gather(*saving)
+        await greenlet_spawn(pool.dispose)
+    assert [await positions.get_position(f"p{each}") for each in range(4)] == [9] * 4
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_who_waits_for_a_connection_gets_it(database, make_engine):
+    """A task that goes on and on does not take the only connection again from under those who wait for it."""
+    engine = configure_engine(make_engine(database.url, pool_size=1, max_overflow=0, pool_timeout=5))
+    positions = SQLAlchemyProjectionPositionStore(async_sessionmaker(engine))
+    await positions.save_position("p", 0)
+
+    async def work():
+        for number in count():
+            await positions.save_position("busy", number)
+
+    busy = asyncio.create_task(work())
+    await asyncio.sleep(0.05)
+    for _ in range(5):
+        assert await positions.get_position("p") == 0
+    busy.cancel()
+    await asyncio.gather(busy, return_exceptions=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +12,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
     ALONE,
     READ_ONLY,
     LoneConnection,
+    close,
     dialect_of,
     is_by_itself,
     must_be_heard,
@@ -115,10 +115,7 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
         yield connection
     finally:
-        if connection.in_transaction():
-            await asyncio.shield(asyncio.ensure_future(connection.close()))
-        else:
-            await connection.close()
+        await close(connection)
 
 
 def is_alone(connection: AsyncConnection) -> bool:

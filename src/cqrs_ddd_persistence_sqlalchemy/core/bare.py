@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import Connection
@@ -10,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import greenlet_spawn
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, gives_at_once
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, gives_at_once
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import watch
 
 if TYPE_CHECKING:
@@ -62,11 +61,7 @@ class BareTransaction:
 
     async def end(self) -> None:
         """Give the connection back; what is not committed is rolled back."""
-        if self._sync.in_transaction():
-            # A task that is cancelled here still gives the connection back.
-            await asyncio.shield(asyncio.ensure_future(self.connection.close()))
-        else:
-            await self.connection.close()
+        await close(self.connection)
 
     def hand_over(self, session_factory: async_sessionmaker[AsyncSession]) -> AsyncSession:
         """Return a session whose transaction this is from now on, to commit or roll back."""

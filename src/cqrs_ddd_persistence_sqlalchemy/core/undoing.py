@@ -13,7 +13,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.alone import is_alone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection, Engine, Transaction
+    from sqlalchemy.engine import Connection, Engine, ExceptionContext, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # The transaction weakly: what refers to its key is never forgotten.
@@ -36,6 +36,7 @@ def on_rollback(connection: AsyncConnection, undo: Callable[[], None]) -> None:
     assert root is not None  # noqa: S101  (and begun it)
     if sync.engine not in _watched:
         event.listen(sync.engine, "rollback", _rolled_back)
+        event.listen(sync.engine, "handle_error", _failed)
         event.listen(sync.engine, "rollback_savepoint", _rolled_back_to_savepoint)
         event.listen(sync.engine, "release_savepoint", _released)
         _watched.add(sync.engine)
@@ -47,6 +48,11 @@ def _rolled_back(connection: Connection) -> None:
     if root is not None:
         for _, undo in reversed(_undos.pop(root, [])):
             undo()
+
+
+def _failed(context: ExceptionContext) -> None:
+    if context.connection is not None and context.statement is None:  # a COMMIT, after which nothing is rolled back
+        _rolled_back(context.connection)
 
 
 def _rolled_back_to_savepoint(connection: Connection, _name: str, _context: object) -> None:

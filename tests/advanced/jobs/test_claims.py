@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
@@ -196,3 +197,27 @@ async def test_whatever_a_class_raises_keeps_nobody_from_the_other_jobs(jobs, en
     monkeypatch.setattr(SQLAlchemyBackgroundJobRepository, "from_model", odd)
     claims = await jobs.claim(3, worker_id="w", lease=LEASE)
     assert sorted(claim.job.path for claim in claims) == ["0", "2"]
+
+
+@pytest.mark.parametrize("queues", [None, ["default"]])
+async def test_what_is_claimed_is_told_of_whatever_comes_after_it(jobs, engine, queues):
+    """Jobs that are claimed, and committed, get to the worker, also where those of a lost worker cannot be had back."""
+    await jobs.add(Import(id="old"))
+    await jobs.claim(worker_id="lost", lease=timedelta(milliseconds=1))
+    await jobs.add(Import(id="due"))
+    async with engine.begin() as connection:
+        for statement in REFUSING[engine.dialect.name]:
+            await connection.execute(sa.text(statement))
+    await asyncio.sleep(0.01)
+    assert ids(await jobs.claim(5, worker_id="w", lease=LEASE, queues=queues)) == ["due"]
+
+
+REFUSING = {
+    "sqlite": [
+        "CREATE TRIGGER refusing BEFORE UPDATE ON jobs WHEN old.id = 'old' BEGIN SELECT raise(ABORT, 'refused'); END"
+    ],
+    "postgresql": [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
+        "CREATE TRIGGER refusing BEFORE UPDATE ON jobs FOR EACH ROW WHEN (old.id = 'old') EXECUTE FUNCTION refuse()",
+    ],
+}

@@ -10,10 +10,13 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections import batches
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
+from tests.support.kinds import ONLY_POSTGRESQL
 
 MANY = 2000  # as many as are worth copying
 HOSTILE = {
@@ -115,3 +118,38 @@ async def test_any_text(store, values):
     await store.bulk_upsert("copied", [{"id": f"d{n}", **docs[n % len(docs)]} for n in range(MANY)])
     found = await store.find_many("copied", [f"d{n}" for n in range(len(docs))])
     assert [{name: doc[name] for name in ("name", "amount", "at")} for doc in found] == docs
+
+
+@ONLY_POSTGRESQL
+@pytest.mark.parametrize("count", [10, MANY])
+async def test_another_encoding_of_the_client(database, make_engine, store, count):
+    """What is copied is no other text than what is bound, whichever encoding the connection has."""
+    settings = {"server_settings": {"client_encoding": "LATIN1"}}
+    latin = async_sessionmaker(make_engine(database.url, connect_args=settings))
+    docs = [{"id": f"d{number}", "name": "Müller"} for number in range(count)]
+    await SQLAlchemyProjectionStore(latin, schemas=[SCHEMA]).bulk_upsert("copied", docs)
+    assert (await store.find_one("copied", "d1"))["name"] == "Müller"
+
+
+class Numbered(UUID):
+    """A UUID that is shown in another way."""
+
+    def __str__(self):
+        return f"number {self.int}"
+
+
+@pytest.mark.parametrize("count", [10, MANY])
+async def test_values_that_are_shown_in_another_way(store, count):
+    """What a class of the application's prints is not what is stored."""
+    await store.bulk_upsert("copied", [{"id": f"d{n}", "key": Numbered(int=n)} for n in range(count)])
+    assert (await store.find_one("copied", "d7"))["key"] == UUID(int=7)
+
+
+@pytest.mark.parametrize("longest", [100, 50_000])
+async def test_large_documents_are_left_to_the_driver(store, monkeypatch, engine, texts, longest):
+    """A chunk's text is not kept where it is long: not from the first hundred documents, nor from later ones."""
+    monkeypatch.setattr(batches, "_LONGEST_TEXT", longest)
+    docs = [{"id": f"d{number}", "name": "x" * 100, "data": {"n": number}} for number in range(MANY)]
+    assert await store.bulk_upsert("copied", docs) == MANY
+    assert (await store.find_one("copied", "d1999"))["data"] == {"n": 1999}
+    assert texts == ([False] if engine.dialect.name == "postgresql" else [])

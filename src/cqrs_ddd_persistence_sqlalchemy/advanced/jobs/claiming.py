@@ -58,13 +58,14 @@ class ClaimedJobs(EndedJobs[Job]):
         """
         values = self._claim_values(limit, worker_id, lease, queues)
         async with self._scope.write(uow, single=True) as connection:
+            are_committed = is_alone(connection)
             claims = await self._take(connection, values)
             try:
                 if len(claims) < limit and await self._take_back(connection, limit - len(claims)):
                     more = {**values, "at_most": limit - len(claims)}
                     claims += await self._take(connection, more)
             except DBAPIError:
-                if not claims or not is_alone(connection):
+                if not claims or not are_committed:
                     raise
                 logger.exception("claiming more jobs failed; those that are claimed and committed are returned")
         return claims

@@ -58,10 +58,11 @@ class TakenJobs(JobRows[Job]):
             "now_total_items": row["total_items"],
             "now_processed_items": row["processed_items"],
         }
+        are_committed = is_alone(connection)
         try:
             await execute_kept(connection, statements.fail(self._rows.table, connection.dialect.name), values)
         except DBAPIError:
-            if not is_alone(connection):
+            if not are_committed:
                 raise
             # What was claimed with it is committed: it must get to its worker. This one's lease ends by itself.
             logger.exception("job %r cannot be given back", row["id"])

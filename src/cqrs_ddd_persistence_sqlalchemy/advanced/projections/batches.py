@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Speller: TypeAlias = Callable[[sa.Table, tuple[str, ...]], Callable[[Sequence[Sequence[Any]]], bytes] | None]
 
 _AT_ONCE = 100  # documents take a fraction of a millisecond, for which others can wait
+_LONGEST_TEXT = 16 << 20  # bytes of a chunk; rows with larger documents are written by the driver, one by one
 
 
 @dataclass(slots=True)
@@ -55,7 +56,11 @@ class Batch:
     def add(self, other: Batch) -> None:
         """Append rows with the same columns."""
         self.rows += other.rows
-        self.text = None if self.text is None or other.text is None else self.text + other.text
+        if self.text is not None and other.text is not None:
+            self.text += other.text
+            if sum(map(len, self.text)) <= _LONGEST_TEXT:
+                return
+        self.text = None
 
 
 @dataclass
@@ -107,7 +112,7 @@ async def convert_ahead(
     batches: list[Batch] = []
     for part in chunked(chunk.docs, _AT_ONCE):
         try:
-            _add(batches, found, part, exact_digits, spell)
+            _add(batches, found, part, exact_digits, spell if not batches or batches[-1].text is not None else None)
         except ValueError:
             return
         await asyncio.sleep(0)

@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
     passes_by,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import as_text
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, gives_at_once, untouched
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, close, gives_at_once, untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -70,6 +70,7 @@ __all__ = [
     "as_text",
     "async_url",
     "beside",
+    "close",
     "configure_engine",
     "dialect_named",
     "dialect_of",

@@ -30,11 +30,12 @@ class LoneConnection(AsyncConnection):
         writes: whether its statements may write.
     """
 
-    __slots__ = ("_made", "pooled", "writes")
+    __slots__ = ("_made", "_pool", "pooled", "writes")
 
     def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection, *, writes: bool) -> None:
         self.engine = engine
         self.sync_engine = engine.sync_engine
+        self._pool: Any = engine.sync_engine.pool
         self.pooled = pooled
         self.writes = writes
         self._made: Connection | None = None
@@ -65,13 +66,35 @@ class LoneConnection(AsyncConnection):
                 if commit and self.writes and self._made.in_transaction():
                     await self.commit()
             finally:
-                await asyncio.shield(asyncio.ensure_future(self.close()))
+                await close(self)
             return
-        if _takes_at_once(self.sync_engine.pool):
+        somebody_waits = bool(self._pool._pool._queue._getters)
+        # Of the pool that it comes from: the engine may have another one by now.
+        if _takes_at_once(self._pool):
             # What SQLAlchemy's connection calls after the end of a transaction: there is nothing to roll back.
             cast("Any", self.pooled)._close_special(transaction_reset=True)
         else:
             await greenlet_spawn(self.pooled.close)
+        if somebody_waits:
+            await asyncio.sleep(0)  # and is to have the connection, before this task takes it again
+
+
+async def close(connection: AsyncConnection) -> None:
+    """Give a connection back, also where its task is cancelled meanwhile; what is not committed is rolled back."""
+    sync = cast("Connection", connection.sync_connection)
+    transaction = sync.get_transaction()
+    if transaction is None:
+        await connection.close()
+        return
+
+    def end() -> None:
+        if not transaction.is_active:
+            # A commit has failed. SQLAlchemy takes the transaction for ended, which on SQLite it is not.
+            sync._rollback_impl()
+            transaction.rollback()
+        sync.close()
+
+    await asyncio.shield(asyncio.ensure_future(greenlet_spawn(end)))
 
 
 def untouched(connection: AsyncConnection) -> LoneConnection | None:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection
 
 
-_AT_ONCE = 500  # rows of a part of text
+# Of a part of text: so many rows, or characters in their documents.
+_AT_ONCE, _PART_SIZE = 500, 1 << 20
+_DOCUMENTS = ("payload", "metadata")
 
 
 class PostgreSQLDirect(DirectDialect):
@@ -99,7 +101,12 @@ class PostgreSQLDirect(DirectDialect):
         write = copy_text(types, connection.dialect, as_text=True)
         assert write is not None, "types are known"  # noqa: S101
         # The server reads a part while the next one is written.
-        parts = ([each[n : n + _AT_ONCE] for each in values] for n in range(0, len(values[0]), _AT_ONCE))
+        count = len(values[0])
+        size = sum(
+            len(text) for name, texts in zip(columns, values, strict=True) if name in _DOCUMENTS for text in texts
+        )
+        at_once = max(1, min(_AT_ONCE, _PART_SIZE * count // (size + 1)))
+        parts = ([each[n : n + at_once] for each in values] for n in range(0, count, at_once))
         await _copy(connection, pooled, events, columns, text=map(write, parts))
 
     def cannot_copy(self, error: DBAPIError) -> bool:
@@ -218,7 +225,7 @@ async def _copy(
         if text is None:
             await driver.copy_records_to_table(table.name, records=rows, **into)
         else:
-            await driver.copy_to_table(table.name, source=_one_by_one(text), **into)
+            await driver.copy_to_table(table.name, source=_one_by_one(text), encoding="utf8", **into)
     except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
         await fail(connection, pooled, error, f"COPY {table.name} ({', '.join(columns)})", ())
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import lru_cache
+from decimal import Decimal
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -124,7 +126,8 @@ def _spelled_for_copy(values: Sequence[str]) -> Sequence[str]:
 
 
 def _spelled_in_lists(values: Sequence[str]) -> Iterable[str]:
-    return [f'"{value}"' for value in _escaped(values, _IN_LISTS)]
+    # Added up, as a text may be of a class with a form of its own.
+    return ['"' + value + '"' for value in _escaped(values, _IN_LISTS)]
 
 
 def _escaped(values: Sequence[str], escapes: Iterable[tuple[str, str]]) -> Sequence[str]:
@@ -133,14 +136,6 @@ def _escaped(values: Sequence[str], escapes: Iterable[tuple[str, str]]) -> Seque
         if character in everything:
             values = [value.replace(character, spelled) for value in values]
     return values
-
-
-def _plain(values: Sequence[Any]) -> Iterable[str]:
-    return map(str, values)
-
-
-def _floats(values: Sequence[float]) -> Iterable[str]:
-    return map(float.__repr__, map(float, values))
 
 
 def _booleans(values: Sequence[bool]) -> Iterable[str]:
@@ -166,11 +161,11 @@ def _dates(values: Sequence[date]) -> Iterable[str]:
 
 
 _WRITERS: dict[type[sa.types.TypeEngine[Any]], _Write] = {
-    sa.Integer: _plain,
-    ExactDecimal: _plain,
-    sa.Double: _floats,
+    sa.Integer: partial(map, int.__repr__),
+    ExactDecimal: partial(map, Decimal.__str__),
+    sa.Double: partial(map, float.__repr__),
     sa.Boolean: _booleans,
     UTCDateTime: _times,
     sa.Date: _dates,
-    sa.Uuid: _plain,
+    sa.Uuid: partial(map, UUID.__str__),
 }
