@@ -176,7 +176,7 @@ async def test_a_locked_database_is_an_error_in_the_end(database, make_engine):
 
 
 async def test_an_engine_that_is_disposed_of_meanwhile(database, make_engine, caplog):
-    """A connection goes back to the pool that it is of, though the engine has another one; where it is full, it ends."""
+    """A connection goes back to the pool that it is of, though the engine has another; where that is full, it ends."""
     engine = configure_engine(make_engine(database.url, pool_size=1, max_overflow=1))
     async with engine.connect():
         pass
