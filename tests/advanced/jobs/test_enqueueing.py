@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.background_jobs.entity import JobStatus
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyBackgroundJobRepository
 from tests.advanced.jobs.conftest import LEASE, Import, Report, ids
 
 S = JobStatus
@@ -101,3 +102,31 @@ async def test_a_batch_that_makes_no_sense_is_refused(jobs):
     with pytest.raises(TypeError, match="stores Import, not Report"):
         await jobs.enqueue_many([Import(), Report()])
     assert ids(await jobs.list()) == ["j1"]
+
+
+async def test_a_delay_of_nothing(jobs):
+    """It is a delay like any other, for one job and for many."""
+    for number, count in enumerate((1, 3)):
+        made = [Import(id=f"{number}-{each}") for each in range(count)]
+        for job in made:
+            job.set_run_at(None, delay=timedelta(0))
+        assert await jobs.enqueue_many(made) == [job.id for job in made]
+        assert len(await jobs.claim(count, worker_id="w", lease=LEASE)) == count
+
+
+class Urgent(SQLAlchemyBackgroundJobRepository):
+    """A repository with its own way to make rows."""
+
+    def to_model(self, entity):
+        model = super().to_model(entity)
+        model.priority = 7
+        return model
+
+
+async def test_rows_that_a_subclass_makes(session_factory):
+    """Many jobs are stored as the subclass has it, as one is."""
+    urgent = Urgent(Import, session_factory=session_factory)
+    await urgent.enqueue_many([Import(id=f"many-{each}", last_line=each) for each in range(3)])
+    await urgent.add(Import(id="one"))
+    assert {job.id: job.priority for job in await urgent.list()} == {"many-0": 7, "many-1": 7, "many-2": 7, "one": 7}
+    assert (await urgent.get("many-2")).last_line == 2

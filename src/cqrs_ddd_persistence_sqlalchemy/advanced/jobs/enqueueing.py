@@ -17,12 +17,13 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import UTCDateTime, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, dumps
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
 from cqrs_ddd_persistence_sqlalchemy.core.models import ID_LENGTH, in_schema
+from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.scope import repeated
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_id
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -147,7 +148,7 @@ class QueuedJobs(ClaimedJobs[Job]):
         # Two batches that wait for each other's unique keys would be a deadlock, unless they ask in one order.
         ordered = sorted(jobs, key=lambda job: job.unique_key or "")
         dialect = dialect_of(connection)
-        batch = dialect.batch([self._new_row(job, number) for number, job in enumerate(ordered)])
+        batch = dialect.batch(self._new_columns(ordered))
         answer = await execute_kept(connection, statements.enqueue(self._rows.table, dialect.name), batch)
         rows = dict(map(tuple, answer.rows))
         for job_id, run_at in rows.items():
@@ -167,11 +168,13 @@ class QueuedJobs(ClaimedJobs[Job]):
             ids.add(job.id)
         return checked
 
-    def _new_row(self, job: Job, number: int) -> dict[str, Any]:
-        given = self._row_values(job)
-        row = {name: given.get(name) for name in statements.NEW}
-        if type(row["state"]) is not DocumentText:  # a subclass has its own way to make rows
-            row["state"] = DocumentText(dumps(row["state"]))
-        delay = job.delay
-        row |= {"run_at": given["run_at"], "row_number": number, "delay": delay and delay.total_seconds()}
-        return row
+    def _new_columns(self, jobs: builtins.list[Job]) -> dict[str, Sequence[Any]]:
+        """Return what the statement takes, column by column."""
+        if type(self).to_model is SQLAlchemyRepository.to_model:
+            columns: dict[str, Sequence[Any]] = self._quick_columns(jobs)
+        else:  # a subclass has its own way to make rows
+            rows = list(map(self._row_values, jobs))
+            columns = {name: [row.get(name) for row in rows] for name in (*statements.NEW, "run_at")}
+            columns["state"] = [DocumentText(dumps(state)) for state in columns["state"]]
+        delays = [None if job.delay is None else job.delay.total_seconds() for job in jobs]
+        return columns | {"row_number": range(len(jobs)), "delay": delays}

@@ -150,8 +150,9 @@ class DatabaseDialect(DirectDialect, MigratingDialect, ReplacingDialect, Running
         """Return a row source over the parameters that `batch` makes."""
         return self.json_rows("batch", columns)
 
-    def batch(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the parameters for rows with the same columns; their documents are given as text."""
+    def batch(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """Return the parameters for rows, given as the values of each column; their documents are given as text."""
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         return {"batch": f"[{','.join(map(self._json_row, rows))}]"}
 
     def _json_row(self, row: Mapping[str, Any]) -> str:

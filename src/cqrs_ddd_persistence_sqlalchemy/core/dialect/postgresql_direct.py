@@ -128,9 +128,9 @@ class PostgreSQLDirect(DirectDialect):
         assert lists is not None, "types are known"  # noqa: S101
         return lists
 
-    def batch(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return a list for each column."""
-        return {name: [row[name] for row in rows] for name in rows[0]}
+    def batch(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """Return them: each is a list."""
+        return dict(columns)
 
     def cannot_merge(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
