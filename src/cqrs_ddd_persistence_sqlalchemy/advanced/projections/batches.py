@@ -238,7 +238,7 @@ def _columns(collection: Collection, names: tuple[str, ...], exact_digits: int |
 
 def _converter(name: str, type_: ColumnType | None, exact_digits: int | None, *, is_nullable: bool) -> _Converter:
     """Return what converts the values of a column; None means that `to_column` has to refuse one of them by name."""
-    kind, fit = (None, None) if type_ is None or type_.array else _quick_check(type_, exact_digits)
+    kind, fit = (None, None) if type_ is None or type_.array else quick_check(type_, exact_digits)
 
     def convert(values: Sequence[Any]) -> Sequence[Any] | None:
         kinds = set(map(type, values))
@@ -258,7 +258,7 @@ def _converter(name: str, type_: ColumnType | None, exact_digits: int | None, *,
     return convert
 
 
-def _quick_check(
+def quick_check(
     type_: ColumnType, exact_digits: int | None
 ) -> tuple[type | None, Callable[[Sequence[Any]], bool] | None]:
     """Return a type of values, and what tells whether they are all stored as they are; False: it is unsure."""

@@ -93,13 +93,18 @@ class ProjectionReader:
         async def work(connection: AsyncConnection, found: Collection) -> list[dict[str, Any] | None]:
             keys = to_keys(found, wanted, digits_of(connection))
             rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+            distinct = dict.fromkeys(keys)
             statement, by_column = statements.find_many(found, connection.dialect.name)
-            for chunk in chunked(dict.fromkeys(keys), CHUNK):
+            for chunk in chunked(distinct, CHUNK):
                 parameters: dict[str, list[Any]] = {"keys": [key[0] for key in chunk] if len(found.key) == 1 else chunk}
                 if by_column:
                     parameters = dict(zip(found.key, map(list, zip(*chunk, strict=True)), strict=True))
                 answer = await execute_kept(connection, statement, parameters)
-                rows |= {tuple(row[name] for name in found.key): row for row in answer.mappings()}
+                places = [answer.names.index(name) for name in found.key]
+                keys_found = zip(*([row[place] for row in answer.rows] for place in places), strict=True)
+                rows |= zip(keys_found, answer.mappings(), strict=True)
+            if len(distinct) == len(keys):
+                return list(map(rows.get, keys))
             return [dict(rows[key]) if key in rows else None for key in keys]
 
         return await self._run(collection, work, uow=uow)

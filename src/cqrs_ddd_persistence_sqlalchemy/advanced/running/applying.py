@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import event as events_of
 
 from cqrs_ddd_advanced_core.cancellation import is_cancelled
 from cqrs_ddd_advanced_core.projections.kinds import Kind
 from cqrs_ddd_advanced_core.projections.projection import Fold
+from cqrs_ddd_persistence_sqlalchemy.advanced.projections.batches import quick_check
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import (
     LAST_EVENT_ID,
     LAST_EVENT_POSITION,
@@ -28,13 +29,16 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import has_failed
 from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError, UnitOfWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from cqrs_ddd_advanced_core.events import StoredEvent
     from cqrs_ddd_advanced_core.projections.column_types import ColumnSpec
     from cqrs_ddd_advanced_core.projections.projection import Projection, Row
     from cqrs_ddd_persistence_sqlalchemy.advanced.projections.store import SQLAlchemyProjectionStore
     from cqrs_ddd_persistence_sqlalchemy.core.uow import SQLAlchemyUnitOfWork
+
+    # An event and the row that it belongs to: by the key, and by one that can be looked up.
+    _Keyed: TypeAlias = tuple[StoredEvent, Fold, object, object]
 
 
 class EventFailedError(Exception):
@@ -54,15 +58,6 @@ class EventFailedError(Exception):
         return self.__cause__ or self
 
 
-class _Keyed(NamedTuple):
-    """An event and the row that it belongs to, by a key that can be looked up."""
-
-    event: StoredEvent
-    fold: Fold
-    key: object
-    at: object
-
-
 class Applier:
     """Applies events to a projection's table.
 
@@ -79,11 +74,14 @@ class Applier:
         schema = projection.schema
         self._types = {column.name: column.type for column in schema.columns}
         self._key_name = schema.key[0]
+        kind, fits = quick_check(self._types[self._key_name], None)
+        self._fits = fits if kind is str else None
         self._defaults = {
             column.name: _value(column)
             for column in schema.columns
             if column.default is not None and column.default.kind == "literal" and column.name != VERSION
         } | {column.name: None for column in schema.columns if column.default is None and column.nullable}
+        self._has_guards = not {VERSION, LAST_EVENT_POSITION, LAST_EVENT_ID}.isdisjoint(self._types)
         self._has_mutable_defaults = any(isinstance(value, list | dict) for value in self._defaults.values())
         #: What a row has once it was written, or from its defaults; a required column may be missing, and is an error.
         self._whole = frozenset(
@@ -103,12 +101,11 @@ class Applier:
         view = ProjectionView(self._store, self._projection.schema.collection, uow)
         seen = (event.as_replayed() for event in events) if self._replay else events
         handler = self._projection.handler
-        handled = ((event, handler(event.event_type)) for event in seen)
-        for folds, group in groupby(handled, key=lambda each: isinstance(each[1], Fold)):
+        handled = [(event, handler(event.event_type)) for event in seen]
+        for folds, group in groupby(handled, key=_is_fold):
             if folds:
-                left: Any = list(group)
                 try:
-                    left = self._with_keys(left)
+                    left = self._with_keys(group)  # type: ignore[arg-type]  # (all are folds)
                     while left:
                         left = await self._fold(left, view)
                 except EventFailedError:
@@ -154,19 +151,19 @@ class Applier:
 
     async def _fold(self, events: list[_Keyed], view: ProjectionView) -> list[_Keyed]:
         """Fold events into the rows that they belong to, loaded and written all at once; return those that are left."""
-        distinct = {each.at: each.key for each in events}
+        distinct = {at: key for _, _, key, at in events}
         before = dict(zip(distinct, await view.find_many(list(distinct.values())), strict=True))
         rows = dict(before)
         gone: set[object] = set()
-        for number, each in enumerate(events):
-            at = each.at
+        whole = self._whole
+        for number, (event, fold, key, at) in enumerate(events):
             row = rows[at]
-            if row is not None and row is not before[at] and not self._whole.issubset(row):
+            if row is not None and row is not before[at] and not whole.issubset(row):
                 # A default of this row is for the database to say: the events before are written first.
                 await self._write(rows, before, gone, distinct, view)
                 return events[number:]
-            rows[at] = self._folded(row, each)
-            if rows[at] is None:
+            rows[at] = folded = self._folded(row, event, fold, key)
+            if folded is None:
                 gone.add(at)
         await self._write(rows, before, gone, distinct, view)
         return []
@@ -186,21 +183,31 @@ class Applier:
 
     def _with_keys(self, events: Iterable[tuple[StoredEvent, Fold]]) -> list[_Keyed]:
         """Find out to which row each event belongs."""
-        converted: dict[str, object] = {}
-        keyed = []
-        for event, fold in events:
+        handled, given = list(events), []
+        for event, fold in handled:
             try:
-                given = fold.key(event)
-                if type(given) is not str:
-                    key = self._key(given)
-                elif (known := converted.get(given)) is not None:
-                    key = known
-                else:
-                    key = converted[given] = self._key(given)
-            except Exception as error:  # the application's, too
+                given.append(fold.key(event))
+            except Exception as error:  # the application's
                 raise EventFailedError(event.position) from error
-            keyed.append(_Keyed(event, fold, key, _hashable(key)))
+        texts = list(dict.fromkeys(key for key in given if type(key) is str))
+        converted: dict[object, object] = dict(zip(texts, texts, strict=True)) if self._are_plain(texts) else {}
+        keyed = []
+        for (event, fold), key in zip(handled, given, strict=True):
+            if type(key) is str and key in converted:
+                keyed.append((event, fold, converted[key], converted[key]))
+                continue
+            try:
+                found = self._key(key)
+            except Exception as error:
+                raise EventFailedError(event.position) from error
+            if type(key) is str:
+                converted[key] = found
+            keyed.append((event, fold, found, _hashable(found)))
         return keyed
+
+    def _are_plain(self, keys: Sequence[str]) -> bool:
+        """Tell of texts, and of none that is converted or refused, that they are keys as they are."""
+        return bool(keys) and self._fits is not None and self._fits(keys)
 
     def _key(self, key: object) -> object:
         if isinstance(key, dict):
@@ -208,11 +215,9 @@ class Applier:
         # One row has one key here, too: a UUID may be given as text, in upper or lower case.
         return to_column(self._key_name, self._types[self._key_name], key)
 
-    def _folded(self, row: Row | None, keyed: _Keyed) -> Row | None:
-        event, key = keyed.event, keyed.key
-        version = row.get(VERSION) if row else None
+    def _folded(self, row: Row | None, event: StoredEvent, fold: Fold, key: object) -> Row | None:
         try:
-            new = keyed.fold.function(None if row is None else dict(row), event)
+            new = fold.function(None if row is None else dict(row), event)
             if new is None:
                 return None
             keys: Mapping[str, Any] = key if isinstance(key, dict) else {self._key_name: key}
@@ -221,13 +226,18 @@ class Applier:
             merged = {**keys, **(self._fresh_defaults() if row is None else row), **new}
         except Exception as error:  # the application's, too
             raise EventFailedError(event.position) from error
+        if self._has_guards:
+            self._note(merged, row, event)
+        return merged
+
+    def _note(self, merged: Row, row: Row | None, event: StoredEvent) -> None:
+        version = row.get(VERSION) if row else None
         if VERSION in self._types and merged.get(VERSION) == version:
             merged[VERSION] = (version or 0) + 1
         if LAST_EVENT_POSITION in self._types:
             merged[LAST_EVENT_POSITION] = event.position
         if LAST_EVENT_ID in self._types:
             merged[LAST_EVENT_ID] = event.event_id
-        return merged
 
 
 @asynccontextmanager
@@ -276,6 +286,10 @@ def _check_key(row: Row, key: Mapping[str, Any]) -> None:
     for column, value in key.items():
         if type(row.get(column)) is type(value) and row[column] != value:
             raise ValueError(f"the row has {column} = {row[column]!r}, and the event's key is {value!r}")
+
+
+def _is_fold(handled: tuple[StoredEvent, Any]) -> bool:
+    return isinstance(handled[1], Fold)
 
 
 def _hashable(key: object) -> object:

@@ -25,6 +25,16 @@ def loads(text: str) -> Any:
     return value if end == len(text) else json.loads(text)
 
 
+def _loads_or_none(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:  # what `loads` does, without calling it
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return json.loads(text)
+    return value if end == len(text) else json.loads(text)
+
+
 def quick_loads(dialect: Dialect) -> Callable[[str], Any]:
     """Return what reads documents: the engine's own `json_deserializer`, if it has one."""
     return getattr(dialect, "_json_deserializer", None) or loads
@@ -40,7 +50,7 @@ class DocumentFromText(sa.TypeDecorator[Any]):
         """Read it."""
         del coltype
         read = quick_loads(dialect)
-        return lambda text: None if text is None else read(text)
+        return _loads_or_none if read is loads else lambda text: None if text is None else read(text)
 
 
 def as_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
