@@ -15,7 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 from cqrs_ddd_persistence_sqlalchemy import configure_engine
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore
 from cqrs_ddd_persistence_sqlalchemy.core.alone import lone_connection
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import LoneConnection
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import lone
 from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
 from tests.support.engines import checked_out
 from tests.support.kinds import ONLY_SQLITE
@@ -31,15 +31,13 @@ def positions(session_factory):
 @pytest.fixture
 def taken(monkeypatch):
     """Notes of each operation whether it took a connection that lay in the pool."""
-    noted = []
-    take = LoneConnection.take.__func__
+    noted, gives_at_once = [], lone._gives_at_once
 
-    def noting(cls, engine, *, writes):
-        found = take(cls, engine, writes=writes)
-        noted.append(found is not None)
-        return found
+    def noting(pool):
+        noted.append(gives_at_once(pool))
+        return noted[-1]
 
-    monkeypatch.setattr(LoneConnection, "take", classmethod(noting))
+    monkeypatch.setattr(lone, "_gives_at_once", noting)
     return noted
 
 
@@ -180,10 +178,10 @@ async def test_an_engine_that_is_disposed_of_meanwhile(database, make_engine, ca
     engine = configure_engine(make_engine(database.url, pool_size=1, max_overflow=1))
     async with engine.connect():
         pass
-    lone, other, pool = lone_connection(engine, write=False), await engine.connect(), engine.sync_engine.pool
+    alone, other, pool = await lone_connection(engine, write=False), await engine.connect(), engine.sync_engine.pool
     await engine.dispose()
     await other.close()
-    await lone.give_back(commit=True)
+    await alone.give_back(commit=True)
     assert pool.checkedin() == 1
     await greenlet_spawn(pool.dispose)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -66,15 +66,15 @@ def engine_without_sessions(session_factory: object, *, write: bool = True, sing
     return engine if is_plain else None
 
 
-def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection | None:
-    """Take a connection on which each statement is by itself, to be given back; None where none can be had at once."""
+async def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection | None:
+    """Take a connection on which each statement is by itself, to be given back; None where more than that is done."""
     sync = cast("Any", engine.sync_engine)
     if sync._should_log_info() or sync.dispatch.engine_connect or not passes_by(sync):  # noqa: SLF001
         return None
     dialect = dialect_of(engine)
     # SQLite's writing statements are committed by themselves only as long as SQLAlchemy has nothing to do with them.
     by_themselves = not write or dialect.has_cheap_single_statements
-    return LoneConnection.take(_with_options(engine) if by_themselves else engine, writes=write)
+    return await LoneConnection.take(_with_options(engine) if by_themselves else engine, writes=write)
 
 
 @asynccontextmanager

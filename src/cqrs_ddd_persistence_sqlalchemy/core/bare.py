@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import greenlet_spawn
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, gives_at_once
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, take_pooled
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import watch
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BareTransaction:
-    """A transaction on a connection that lies in the pool, which a session can take over.
+    """A transaction on a connection of the pool, which a session can take over.
 
     To make a session and have it begin, commit and close takes longer than the statements of most transactions.
 
@@ -33,12 +33,12 @@ class BareTransaction:
 
     @classmethod
     async def begin(cls, session_factory: object) -> Self | None:
-        """Begin a transaction, or return None where it takes a session of the factory, or somebody may have to wait."""
+        """Begin a transaction, or return None where it takes a session of the factory."""
         engine = engine_without_sessions(session_factory, write=True, single=False)
-        if engine is None or engine.sync_engine.dispatch.engine_connect or not gives_at_once(engine.sync_engine.pool):
+        if engine is None or engine.sync_engine.dispatch.engine_connect:
             return None
         watch(engine.sync_engine)
-        sync = Connection(engine.sync_engine, connection=engine.sync_engine.pool.connect())
+        sync = Connection(engine.sync_engine, connection=await take_pooled(engine.sync_engine))
         bare = cls(AsyncConnection(engine, sync))
         try:
             if dialect_of(engine).begins_lazily:

@@ -81,7 +81,7 @@ class OperationWithoutSession:
 
     async def __aenter__(self) -> AsyncConnection:
         watch(self._engine.sync_engine)
-        self._lone = lone_connection(self._engine, write=self._write) if self._single else None
+        self._lone = await lone_connection(self._engine, write=self._write) if self._single else None
         if self._lone is not None:
             return self._lone
         self._slow = connected(self._engine, write=self._write, single=self._single)

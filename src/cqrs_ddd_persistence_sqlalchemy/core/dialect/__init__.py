@@ -21,7 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
     passes_by,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import as_text
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, close, gives_at_once, untouched
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, close, take_pooled, untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -76,7 +76,6 @@ __all__ = [
     "dialect_of",
     "effective_schema",
     "execute_kept",
-    "gives_at_once",
     "identifier",
     "is_by_itself",
     "may_be_bypassed",
@@ -85,6 +84,7 @@ __all__ = [
     "portable_literal",
     "prepare_for_reflection",
     "qualified_name",
+    "take_pooled",
     "untouched",
 ]
 

@@ -13,7 +13,7 @@ from sqlalchemy.pool.base import ResetStyle
 from sqlalchemy.util import greenlet_spawn
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Dialect, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -54,10 +54,9 @@ class LoneConnection(AsyncConnection):
         return self._made
 
     @classmethod
-    def take(cls, engine: AsyncEngine, *, writes: bool) -> Self | None:
-        """Take a connection that lies in the pool; None where there is none, or taking it may have to wait."""
-        pool = engine.sync_engine.pool
-        return cls(engine, pool.connect(), writes=writes) if gives_at_once(pool) else None
+    async def take(cls, engine: AsyncEngine, *, writes: bool) -> Self:
+        """Take a connection from the engine's pool."""
+        return cls(engine, await take_pooled(engine.sync_engine), writes=writes)
 
     async def give_back(self, *, commit: bool) -> None:
         """Give it back to the pool; what SQLAlchemy has begun is committed or rolled back before."""
@@ -68,7 +67,7 @@ class LoneConnection(AsyncConnection):
             finally:
                 await close(self)
             return
-        somebody_waits = bool(self._pool._pool._queue._getters)
+        somebody_waits = isinstance(self._pool, AsyncAdaptedQueuePool) and bool(self._pool._pool._queue._getters)  # type: ignore[attr-defined]
         # Of the pool that it comes from: the engine may have another one by now.
         if _takes_at_once(self._pool):
             # What SQLAlchemy's connection calls after the end of a transaction: there is nothing to roll back.
@@ -102,7 +101,21 @@ def untouched(connection: AsyncConnection) -> LoneConnection | None:
     return connection if isinstance(connection, LoneConnection) and connection._made is None else None
 
 
-def gives_at_once(pool: Any) -> bool:
+async def take_pooled(engine: Engine) -> PoolProxiedConnection:
+    """Take a connection from the engine's pool: at once, where one lies there."""
+    pool = engine.pool
+    return pool.connect() if _gives_at_once(pool) else await greenlet_spawn(_connect, engine)
+
+
+def _connect(engine: Engine) -> PoolProxiedConnection:
+    try:
+        return engine.pool.connect()
+    except engine.dialect.loaded_dbapi.Error as error:  # as SQLAlchemy's connection has it
+        Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
+        raise
+
+
+def _gives_at_once(pool: Any) -> bool:
     """Tell whether the pool's next connection lies there, open: to wait for one takes a greenlet of SQLAlchemy's."""
     if not isinstance(pool, AsyncAdaptedQueuePool) or pool._pre_ping or pool.dispatch.checkout or not pool.checkedin():
         return False
@@ -116,5 +129,5 @@ def gives_at_once(pool: Any) -> bool:
 
 def _takes_at_once(pool: Any) -> bool:
     """Tell whether the pool keeps another connection, without anything being done with it."""
-    is_watched = pool.dispatch.reset or pool.dispatch.checkin
+    is_watched = not isinstance(pool, AsyncAdaptedQueuePool) or pool.dispatch.reset or pool.dispatch.checkin
     return not is_watched and pool._reset_on_return is not ResetStyle.reset_commit and pool.checkedin() < pool.size()
