@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
+from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, take_pooled
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, may_be_bypassed, take_pooled
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import watch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import SessionTransaction
+
+#: How a session is made that is to take a transaction over.
+FOR_TAKING_OVER: Mapping[str, Any] = {"join_transaction_mode": "control_fully"}
+_handed_over: WeakKeyDictionary[Session, BareTransaction] = WeakKeyDictionary()
 
 
 class BareTransaction:
@@ -63,17 +72,25 @@ class BareTransaction:
         """Give the connection back; what is not committed is rolled back."""
         await close(self.connection)
 
-    def hand_over(self, session_factory: async_sessionmaker[AsyncSession]) -> AsyncSession:
-        """Return a session whose transaction this is from now on, to commit or roll back."""
-        return session_factory(bind=self.connection, join_transaction_mode="control_fully")
+    def hand_over(self, session: AsyncSession) -> None:
+        """Let the transaction of a session, made with FOR_TAKING_OVER, be this one: to commit or roll back.
 
-    def join(self, session: AsyncSession) -> None:
-        """Let that session's transaction be this one; nothing in it waits for the database."""
-        if self._sync.in_transaction() and not self._sync.in_nested_transaction():
-            session.sync_session.connection()
+        Its next transaction is on a connection of its own. Nothing in it waits for the database.
+        """
+        _handed_over[session.sync_session] = self
+        sync: Any = self._sync
+        # A savepoint of a store's may be open; what the session joins is the transaction around it.
+        nested, sync._nested_transaction = sync._nested_transaction, None  # noqa: SLF001
+        try:
+            session.sync_session.connection(bind_arguments={"bind": sync})
+        finally:
+            sync._nested_transaction = nested  # noqa: SLF001
 
-    async def leave(self, session: AsyncSession) -> None:
-        """Let the session's next transaction be on a connection of its engine again."""
-        engine: Any = self.connection.engine
-        session.bind, session.sync_session.bind = engine, engine.sync_engine
-        await self.end()
+
+@event.listens_for(Session, "after_transaction_end")
+@may_be_bypassed
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    """Give the connection back once the session has ended the transaction, by whichever of its methods."""
+    bare = None if transaction.parent is not None else _handed_over.pop(session, None)
+    if bare is not None:
+        bare._sync.close()  # noqa: SLF001

@@ -43,7 +43,10 @@ def _are_plain(events: Sequence[StoredEvent]) -> bool:
         and set(map(type, times)) == {datetime}
         and all(time.tzinfo is UTC for time in times)
         and all(_are_plain_ids(_values(events, name)) for name in _IDS)
-        and all(_are_plain_ids(list(filter(None, _values(events, name)))) for name in _LABELS)
+        and all(
+            _are_plain_ids([each for each in _values(events, name) if each is not None and each != ""])
+            for name in _LABELS
+        )
     )
 
 

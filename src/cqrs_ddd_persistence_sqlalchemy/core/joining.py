@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 
+TWO_TASKS = "two tasks use one open unit of work at once: give each task its own, or await them one by one"
 SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
 
 
@@ -32,6 +33,7 @@ class JoinedByStores:
         self.given_session = given_session
         self._session: AsyncSession | None = None
         self._bare: BareTransaction | None = None
+        self._is_beginning = False
         self._conflict: OptimisticConcurrencyError | None = None
         self._has_written = False
         self._before_commit: list[Callable[[], Awaitable[None]]] = []
@@ -58,10 +60,12 @@ class JoinedByStores:
     async def connection(self) -> AsyncConnection:
         """Return the connection of the open unit of work's transaction, which begins now unless it has."""
         if self.is_open and self._session is None and self._bare is None and self.given_session is None:
-            self._bare = await BareTransaction.begin(self.session_factory)
-        if self._bare is not None and self._session is None:
-            return self._bare.connection
-        return await connection_of(self.session)
+            self._is_beginning = True
+            try:
+                self._bare = await BareTransaction.begin(self.session_factory)
+            finally:
+                self._is_beginning = False
+        return await connection_of(self.session) if self._bare is None else self._bare.connection
 
     @property
     def is_fresh(self) -> bool:
@@ -103,9 +107,7 @@ class JoinedByStores:
         task = asyncio.current_task()
         other = self._user is not task and (self._user is not None or self._closing)
         if other:
-            raise UnitOfWorkError(
-                "two tasks use one open unit of work at once: give each task its own, or await them one by one"
-            )
+            raise UnitOfWorkError(TWO_TASKS)
         outer, self._user = self._user, task
         self._unused.clear()
         return outer
@@ -150,17 +152,12 @@ class JoinedByStores:
 
     async def _commit_transaction(self) -> None:
         if self._session is not None:
-            if self._bare is not None:
-                self._bare.join(self._session)
             await self._session.commit()
         elif self._bare is not None:
             await self._bare.commit()
             self._bare = None
-        await self._end_bare()
 
     async def _end_bare(self) -> None:
         bare, self._bare = self._bare, None
-        if bare is not None and self._session is not None:
-            await bare.leave(self._session)
-        elif bare is not None:
+        if bare is not None:
             await bare.end()

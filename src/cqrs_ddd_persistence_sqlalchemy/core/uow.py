@@ -6,8 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from cqrs_ddd_persistence_sqlalchemy.core.bare import FOR_TAKING_OVER
 from cqrs_ddd_persistence_sqlalchemy.core.callbacks import CommitCallback, run_callbacks
-from cqrs_ddd_persistence_sqlalchemy.core.joining import JoinedByStores, SessionFactory
+from cqrs_ddd_persistence_sqlalchemy.core.joining import TWO_TASKS, JoinedByStores, SessionFactory
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
@@ -112,18 +113,20 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         callbacks: list[CommitCallback] = []
         try:
             straggled = await self._other_task_has_straggled()
-            if exc is not None:
-                await self._roll_back()
-            elif straggled:
-                await self._roll_back()
-                raise UnitOfWorkError(
-                    "the block of a unit of work ended while another task was using it; everything is rolled back"
-                )
-            elif self._conflict is not None:
-                self._warn_of_discarded_writes()
-                await self._roll_back()
-            else:
-                callbacks = await self._commit()
+            self._closing = False
+            with self.used_by_this_task():  # no other one begins something meanwhile
+                if exc is not None:
+                    await self._roll_back()
+                elif straggled:
+                    await self._roll_back()
+                    raise UnitOfWorkError(
+                        "the block of a unit of work ended while another task was using it; everything is rolled back"
+                    )
+                elif self._conflict is not None:
+                    self._warn_of_discarded_writes()
+                    await self._roll_back()
+                else:
+                    callbacks = await self._commit()
         finally:
             self._open = False
             await self._close_session()
@@ -184,11 +187,14 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         if session is None:
             factory = self.session_factory
             assert factory is not None  # noqa: S101  (the constructor saw to it)
-            session = factory() if self._bare is None else self._bare.hand_over(cast("Any", factory))
+            if self._is_beginning:
+                raise UnitOfWorkError(TWO_TASKS)
+            session = factory() if self._bare is None else cast("Any", factory)(**FOR_TAKING_OVER)
         self._shared_engine = claim_shared_connection(session, self)
         when_it_begins(session.sync_session, self._handler)
         if self._bare is not None:
-            self._bare.join(session)
+            self._bare.hand_over(session)
+            self._bare = None
         return session
 
     def _begun(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
@@ -216,7 +222,6 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         finally:
             release_shared_connection(self._shared_engine)
             self._shared_engine = None
-            await self._end_bare()
 
     def _warn_of_discarded_writes(self) -> None:
         session = self._session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from cqrs_ddd_advanced_core.identifiers import check_identifier
@@ -51,10 +52,14 @@ def check_aware(name: str, value: datetime) -> datetime:
     """Return a point in time that has a time zone.
 
     Raises:
-        ValueError: naming it, for a naive one.
+        ValueError: naming it, for a naive one, and one that UTC has no year for.
     """
     if value.tzinfo is None or value.utcoffset() is None:
         raise ValueError(f"{name} is the naive datetime {value!r}: give it a time zone, for example datetime.now(UTC)")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{name} is {value!r}, which is outside the years 1 to 9999 in UTC") from None
     return value
 
 

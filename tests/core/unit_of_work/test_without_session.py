@@ -82,8 +82,8 @@ async def test_one_that_comes_later_is_in_the_same_transaction(engine, session_f
             await uow.rollback()
         if ending != "block":
             assert await notes(engine) == ([] if ending == "rollback" else ["mine", "stores", "stores too"])
-            if ending != "by hand":
-                assert checked_out(engine) == 0
+            assert checked_out(engine) == 0
+            assert uow.session.get_bind() is engine.sync_engine
             await POSITIONS.save_position("after", 1, uow=uow)
             await uow.session.execute(note("and after that"))
     kept = [] if ending == "rollback" else ["mine", "stores", "stores too"]
@@ -183,3 +183,68 @@ async def test_cancelled_wherever_it_is(engine, session_factory):
     for number in range(60):
         ours = [each[-1] for each in found if each.startswith(f"{number:03}")]
         assert ours in ([], ["a", "m", "z"] if number % 2 else ["a", "z"])
+
+
+async def test_another_task_is_refused_while_the_block_ends(session_factory):
+    """What comes too late does not get in between the COMMIT and the end."""
+    store, outcomes = SQLAlchemyEventStore(session_factory), set()
+    for turns in range(12):
+
+        async def straggle(uow, turns=turns):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await store.append([an_event(f"late-{turns}") for _ in range(3)], uow=uow)
+
+        straggling = None
+        try:
+            async with SQLAlchemyUnitOfWork(session_factory) as uow:
+                await POSITIONS.save_position("p", turns, uow=uow)
+                straggling = asyncio.create_task(straggle(uow))
+                await asyncio.sleep(0)
+        except UnitOfWorkError:
+            outcomes.add("rolled back")
+        (result,) = await asyncio.gather(straggling, return_exceptions=True)
+        outcomes.add(result if result is None else type(result))
+        if isinstance(result, Exception):
+            assert await store.get_events(f"late-{turns}") == []
+    assert outcomes <= {"rolled back", None, UnitOfWorkError}
+    await SQLAlchemyProjectionPositionStore(session_factory).save_position("afterwards", 1)
+
+
+async def test_the_session_is_not_another_tasks_to_ask_for(session_factory, engine):
+    """While the first operation begins the transaction, a session would begin another one."""
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        saving = asyncio.create_task(POSITIONS.save_position("a", 1, uow=uow))
+        await asyncio.sleep(0)
+        if engine.dialect.name == "sqlite":  # where beginning waits for the thread
+            with pytest.raises(UnitOfWorkError, match="two tasks"):
+                uow.session.add(Note(projection_name="b", position=1))
+        await saving
+    assert await notes(engine) == ["a"]
+
+
+async def test_options_of_a_session_end_with_its_transaction(session_factory, engine):
+    """What somebody asks of the session's connection holds for that transaction only, also where it ends by hand."""
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await POSITIONS.save_position("a", 1, uow=uow)
+        connection = await uow.session.connection()
+        await connection.execution_options(mine=True)
+        await uow.session.commit()
+        connection = await uow.connection()
+        assert "mine" not in connection.sync_connection.get_execution_options()
+        await POSITIONS.save_position("b", 1, uow=uow)
+    assert await notes(engine) == ["a", "b"]
+
+
+async def test_asked_for_inside_of_a_savepoint(session_factory, engine):
+    """A session that comes while a savepoint of the connection is open is in the transaction around it, too."""
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await POSITIONS.save_position("a", 1, uow=uow)
+        connection = await uow.connection()
+        async with connection.begin_nested() as savepoint:
+            await uow.session.execute(note("lost"))
+            await savepoint.rollback()
+        async with connection.begin_nested():
+            await uow.session.execute(note("b"))
+        await POSITIONS.save_position("c", 1, uow=uow)
+    assert await notes(engine) == ["a", "b", "c"]

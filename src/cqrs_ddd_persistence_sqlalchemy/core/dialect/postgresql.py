@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -157,8 +158,8 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         return sa.func.json_to_recordset(array).table_valued(*typed, name="rows").render_derived(with_types=True)
 
     def json_time(self, value: datetime) -> str:
-        """Return ISO 8601 with its offset, so that the session's time zone plays no part."""
-        return value.isoformat()
+        """Return ISO 8601 in UTC: the session's time zone plays no part, and PostgreSQL knows no offset of 16 hours."""
+        return value.astimezone(UTC).isoformat()
 
     async def hold_readers(self, connection: AsyncConnection, events: sa.Table) -> None:
         """Take a shared advisory lock on the position that the sequence has reached, before drawing from it.

@@ -144,13 +144,13 @@ def _booleans(values: Sequence[bool]) -> Iterable[str]:
 
 def _times(values: Sequence[datetime]) -> Iterable[str]:
     if not all(each.tzinfo is UTC for each in values):
-        written = list(map(datetime.isoformat, values))
-    else:  # in a third less time than isoformat(), which asks the zone
-        written = [
-            "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
-            % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
-            for each in values
-        ]
+        values = [each.astimezone(UTC) for each in values]
+    # In a third less time than isoformat(), which asks the zone.
+    written = [
+        "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
+        % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
+        for each in values
+    ]
     if _INFINITE_TIMES.keys().isdisjoint(values):
         return written
     return [_INFINITE_TIMES.get(value, text) for value, text in zip(values, written, strict=True)]
