@@ -71,10 +71,9 @@ async def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection
     sync = cast("Any", engine.sync_engine)
     if sync._should_log_info() or sync.dispatch.engine_connect or not passes_by(sync):  # noqa: SLF001
         return None
-    dialect = dialect_of(engine)
-    # SQLite's writing statements are committed by themselves only as long as SQLAlchemy has nothing to do with them.
-    by_themselves = not write or dialect.has_cheap_single_statements
-    return await LoneConnection.take(_with_options(engine) if by_themselves else engine, writes=write)
+    return await LoneConnection.take(
+        _with_options(engine) if _by_themselves(engine, write=write) else engine, writes=write
+    )
 
 
 @asynccontextmanager
@@ -83,7 +82,7 @@ async def connected(engine: AsyncEngine, *, write: bool, single: bool) -> AsyncI
 
     Otherwise it is in a transaction, which is committed in the end, or rolled back where nothing is written.
     """
-    by_themselves = single and (not write or dialect_of(engine).has_cheap_single_statements)
+    by_themselves = single and _by_themselves(engine, write=write)
     async with _connected(_with_options(engine) if by_themselves else engine) as connection:
         if by_themselves:
             yield connection
@@ -94,6 +93,11 @@ async def connected(engine: AsyncEngine, *, write: bool, single: bool) -> AsyncI
         yield connection
         if write:
             await connection.commit()
+
+
+def _by_themselves(engine: AsyncEngine, *, write: bool) -> bool:
+    """Tell whether single statements are by themselves where SQLAlchemy executes them: SQLite's own writes are not."""
+    return not write or dialect_of(engine).has_cheap_single_statements
 
 
 def _with_options(engine: AsyncEngine) -> AsyncEngine:

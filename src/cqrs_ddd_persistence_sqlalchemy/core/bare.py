@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
@@ -14,6 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, may_be_bypassed, take_pooled
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import watch
+from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +85,8 @@ class BareTransaction:
         nested, sync._nested_transaction = sync._nested_transaction, None  # noqa: SLF001
         try:
             session.sync_session.connection(bind_arguments={"bind": sync})
+        except MissingGreenlet:  # to begin another one
+            raise UnitOfWorkError("the database has ended the transaction of this unit of work: roll back") from None
         finally:
             sync._nested_transaction = nested  # noqa: SLF001
 

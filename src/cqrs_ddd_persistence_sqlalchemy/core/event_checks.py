@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_advanced_core.events import StoredEvent
 from cqrs_ddd_advanced_core.storable import ID_LENGTH, INTEGER_MAX
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import are_plain_texts
 from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware, check_count, check_id
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def _are_plain_ids(values: Sequence[Any]) -> bool:
         return True
     if set(map(type, values)) != {str}:
         return False
-    everything, lengths = "".join(values), set(map(len, values))
-    return everything.isascii() and "\0" not in everything and min(lengths) > 0 and max(lengths) <= ID_LENGTH
+    lengths = set(map(len, values))
+    return min(lengths) > 0 and max(lengths) <= ID_LENGTH and are_plain_texts(values)
 
 
 def _check(event: StoredEvent) -> None:

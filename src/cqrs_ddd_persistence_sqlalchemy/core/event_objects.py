@@ -31,10 +31,11 @@ def changed(
         if event.__pydantic_private__ or event.__pydantic_extra__:
             copies.append(event.model_copy(update=update))
             continue
-        # Shared, as above.
+        # Shared, as _ALL_SET is.
         given = frozenset(event.__pydantic_fields_set__)
-        fields_set = sets[given] if given in sets else sets.setdefault(given, {*given, *names})
-        copies.append(_made(type(event), {**event.__dict__, **update}, fields_set))
+        if given not in sets:
+            sets[given] = {*given, *names}
+        copies.append(_made(type(event), {**event.__dict__, **update}, sets[given]))
     return copies
 
 

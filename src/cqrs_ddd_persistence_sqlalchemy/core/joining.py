@@ -78,9 +78,11 @@ class JoinedByStores:
     async def begin_again(self) -> None:
         """Roll the transaction back, and nothing else."""
         session = self._session or self.given_session
-        if session is not None:
-            await session.rollback()
-        await self._end_bare()
+        try:
+            if session is not None:
+                await session.rollback()
+        finally:
+            await self._end_bare()
 
     @property
     def has_failed(self) -> bool:

@@ -151,6 +151,12 @@ def _expanded(found: re.Match[str]) -> str:
     return text if text.startswith('"') else f"{Decimal(text):f}.0"
 
 
+def are_plain_texts(values: Iterable[str]) -> bool:
+    """Tell of nearly all texts, and of none that `check_text` refuses, that both databases can hold them."""
+    everything = "".join(values)
+    return everything.isascii() and "\0" not in everything
+
+
 def check_text(value: str, name: str) -> str:
     """Return the text if both databases can hold it.
 

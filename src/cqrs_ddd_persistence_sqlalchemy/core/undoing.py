@@ -51,7 +51,9 @@ def _rolled_back(connection: Connection) -> None:
 
 
 def _failed(context: ExceptionContext) -> None:
-    if context.connection is not None and context.statement is None:  # a COMMIT, after which nothing is rolled back
+    if (
+        context.connection is not None and context.statement is None
+    ):  # a COMMIT, after which SQLAlchemy may tell nobody of a rollback
         _rolled_back(context.connection)
 
 

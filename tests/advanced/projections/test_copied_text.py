@@ -30,6 +30,7 @@ HOSTILE = {
         *(Decimal(each) for each in ("0", "-0.01", "0.5", "1E+2", "-0", "99999999.99", "5.10", "12E-1", "-99999999")),
         7, 0.1,
     ],
+    "ratio": [0.1, 5.0, -1.5, 1e308, 5e-324, 1 / 3],
     "paid": [True, False],
     "day": [date(2026, 1, 1), date.max, date.min, date(44, 3, 15)],
     "at": [
@@ -50,6 +51,7 @@ SCHEMA = ProjectionSchema(
         ("small", "SMALLINT"),
         ("big", "BIGINT"),
         ("amount", "DECIMAL(10, 2)"),
+        ("ratio", "DOUBLE PRECISION"),
         ("paid", "BOOLEAN"),
         ("day", "DATE"),
         ("at", "TIMESTAMP"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
 from cqrs_ddd_advanced_core.error_text import described
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard, end
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard, cancel_and_wait
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
@@ -95,7 +95,7 @@ class Attempt(Generic[Job]):
         try:
             await asyncio.wait({handling})
         finally:
-            await end([handling])
+            await cancel_and_wait([handling])
         await self._guard.write(lambda: self._record(handling), last=True)
 
     async def _call(self) -> Any:

@@ -14,7 +14,12 @@ from cqrs_ddd_advanced_core.error_text import shortened
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import spelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
-from cqrs_ddd_persistence_sqlalchemy.core.json_documents import DocumentText, check_text, to_document_and_text
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import (
+    DocumentText,
+    are_plain_texts,
+    check_text,
+    to_document_and_text,
+)
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
@@ -79,13 +84,12 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         return {"job_type": self._type, **values}
 
     def _quick_columns(self, jobs: Sequence[Job]) -> dict[str, Sequence[Any]]:
-        """Return what `_quick_values` returns of new jobs, column by column."""
+        """Return what enqueueing takes of new jobs, column by column."""
         columns: dict[str, Sequence[Any]] = {name: list(map(attrgetter(name), jobs)) for name in IN_COLUMNS}
         del columns["cancellation_requested_at"]
         for name in _TEXTS:
             given = [value for value in columns[name] if value]
-            everything = "".join(given)
-            if not everything.isascii() or "\0" in everything:
+            if not are_plain_texts(given):
                 for value in given:
                     check_text(value, name)
         errors = [error if error is None else shortened(error) for error in columns["error"]]

@@ -35,18 +35,20 @@ class TakenJobs(JobRows[Job]):
 
     async def _taken(self, connection: AsyncConnection, rows: Iterable[dict[str, Any]]) -> builtins.list[JobClaim[Job]]:
         """Return the claims of rows that are taken, in the order in which they were due."""
-        claims = []
+        claims, are_committed = [], is_alone(connection)
         for row in sorted(rows, key=lambda row: (-row["priority"], row["due_at"], row["id"])):
             try:
                 job = self._entity(row)
             except Exception as error:  # whatever a class that has changed raises; the others are claimed already
                 logger.exception("job %r cannot be loaded as %s", row["id"], self._type)
-                await self._set_aside(connection, row, error)
+                await self._set_aside(connection, row, error, are_committed=are_committed)
             else:
                 claims.append(JobClaim(job, row["worker_id"], job.retry_count + 1, row["lease_until"]))
         return claims
 
-    async def _set_aside(self, connection: AsyncConnection, row: Mapping[str, Any], error: Exception) -> None:
+    async def _set_aside(
+        self, connection: AsyncConnection, row: Mapping[str, Any], error: Exception, *, are_committed: bool
+    ) -> None:
         """Count the attempt at a job that cannot be loaded as failed; another version of the class may load it."""
         values = {
             "job_id": row["id"],
@@ -58,7 +60,6 @@ class TakenJobs(JobRows[Job]):
             "now_total_items": row["total_items"],
             "now_processed_items": row["processed_items"],
         }
-        are_committed = is_alone(connection)
         try:
             await execute_kept(connection, statements.fail(self._rows.table, connection.dialect.name), values)
         except DBAPIError:

@@ -20,6 +20,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced.projections.collection import VERS
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.documents import complete
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.queries import chunked
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.values import to_column
+from cqrs_ddd_persistence_sqlalchemy.core.json_documents import are_plain_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -264,7 +265,7 @@ def quick_check(
     """Return a type of values, and what tells whether they are all stored as they are; False: it is unsure."""
     if type_.kind in {Kind.CHAR, Kind.VARCHAR, Kind.TEXT}:
         length = type_.length
-        return str, lambda values: (length is None or max(map(len, values)) <= length) and _are_plain(values)
+        return str, lambda values: (length is None or max(map(len, values)) <= length) and are_plain_texts(values)
     if type_.kind in INTEGER_BITS:
         limit = 1 << INTEGER_BITS[type_.kind]
         return int, lambda values: -limit <= min(values) and max(values) < limit
@@ -276,11 +277,6 @@ def quick_check(
     if type_.kind in {Kind.BOOLEAN, Kind.DATE, Kind.UUID}:
         return {Kind.BOOLEAN: bool, Kind.DATE: date, Kind.UUID: UUID}[type_.kind], lambda _: True
     return None, None
-
-
-def _are_plain(texts: Sequence[str]) -> bool:
-    text = "".join(texts)
-    return text.isascii() and "\0" not in text
 
 
 def _fitting_decimals(precision: int, scale: int) -> re.Pattern[str]:

@@ -161,8 +161,8 @@ class SQLAlchemyProjectionStore(ProjectionReader):
         async def convert(chunk: Chunk, begin: asyncio.Event | None = None) -> None:
             if begin is not None:
                 await begin.wait()
-            copies = len(chunk.docs) >= dialect.min_rows_to_copy
-            spell = partial(dialect.copy_text, connection) if copies else None
+            copies = len(chunk.docs) >= dialect.min_rows_to_copy and dialect.can_copy(connection)
+            spell = partial(dialect.copy_text, connection.dialect) if copies else None
             await convert_ahead(chunk, self._known(collection, id_column), digits, spell)
 
         await convert(chunk)
@@ -173,9 +173,9 @@ class SQLAlchemyProjectionStore(ProjectionReader):
                 connection: AsyncConnection,
                 found: Collection,
                 chunk: Chunk = chunk,
-                note: Callable[[], None] = is_busy.set,
+                when_busy: Callable[[], None] = is_busy.set,
             ) -> None:
-                await write_batches(connection, found, chunk.rows_of(found, digits), note)
+                await write_batches(connection, found, chunk.rows_of(found, digits), when_busy)
 
             following = await next_chunk(remaining, _BULK) if len(chunk.docs) == _BULK else Chunk()
             async with meanwhile(convert(following, is_busy)) as converting:

@@ -64,29 +64,29 @@ async def write_row(
 
 
 async def write_batches(
-    connection: AsyncConnection, collection: Collection, batches: list[Batch], note: Callable[[], None]
+    connection: AsyncConnection, collection: Collection, batches: list[Batch], when_busy: Callable[[], None]
 ) -> None:
     """Insert or change rows one after the other, without guards, all or none.
 
-    `note` is called as the database is given work that takes it a while, in which there is time for something else.
+    `when_busy` is called as the database is given work that takes a while, in which there is time for something else.
     """
     try:
         async with violations_named(connection, collection, always=True):
-            await _write(connection, collection, batches, note, merging=True)
+            await _write(connection, collection, batches, when_busy, merging=True)
     except DBAPIError as error:
         if not dialect_of(connection).cannot_merge(error):
             raise
     else:
         return
     async with violations_named(connection, collection, always=True):
-        await _write(connection, collection, batches, note, merging=False)
+        await _write(connection, collection, batches, when_busy, merging=False)
 
 
 async def _write(
     connection: AsyncConnection,
     collection: Collection,
     batches: list[Batch],
-    note: Callable[[], None],
+    when_busy: Callable[[], None],
     *,
     merging: bool,
 ) -> None:
@@ -96,13 +96,15 @@ async def _write(
         if not collection.required.issubset(columns):
             for row in batch.rows:
                 await write_row(connection, collection, dict(zip(columns, row, strict=True)), _NO_GUARDS)
-        elif not (merging and await _merged(connection, collection, batch, note)):
-            note()
+        elif not (merging and await _merged(connection, collection, batch, when_busy)):
+            when_busy()
             statement = statements.upsert(collection, dialect.name, columns, frozenset())
             await dialect.execute_many(connection, statement, [parameter(name) for name in columns], batch.rows)
 
 
-async def _merged(connection: AsyncConnection, collection: Collection, batch: Batch, note: Callable[[], None]) -> bool:
+async def _merged(
+    connection: AsyncConnection, collection: Collection, batch: Batch, when_busy: Callable[[], None]
+) -> bool:
     """Write rows by one statement, from lists or from a table into which they are copied.
 
     False where that is no help, or cannot be.
@@ -123,7 +125,7 @@ async def _merged(connection: AsyncConnection, collection: Collection, batch: Ba
     source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows, batch.text)
     if source is None:
         return False
-    note()
+    when_busy()
     await execute_kept(connection, statements.merge(collection, dialect.name, batch.columns, source))
     await dialect.drop_copied(connection, source)
     return True

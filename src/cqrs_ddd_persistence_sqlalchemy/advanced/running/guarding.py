@@ -76,7 +76,7 @@ class Guard:
         finally:
             timer.cancel()
             has_ended = working.done()
-            await end(tasks)
+            await cancel_and_wait(tasks)
         for renewing in tasks[1:]:
             if not renewing.cancelled():
                 renewing.result()
@@ -134,7 +134,7 @@ class Guard:
             await asyncio.sleep(min(every_seconds, self._seconds_left))
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait for their ends."""
     running = [task for task in tasks if not task.done()]
     for task in running:

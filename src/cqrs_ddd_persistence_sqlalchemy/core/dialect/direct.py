@@ -1,4 +1,4 @@
-"""Statements on the driver's own connection, inside the transaction that SQLAlchemy keeps (docs/decisions/0022).
+"""Statements on the driver's own connection, in SQLAlchemy's transaction or in none (docs/decisions/0022 and 0026).
 
 Statements are SQLAlchemy's, compiled once by it; values go through its types on both ways, errors and cancellations
 through its handling of them. What is left out is its execution context, which costs more than the driver does.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     import sqlalchemy as sa
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
@@ -151,7 +151,7 @@ class DirectDialect:
         return None
 
     def copy_text(
-        self, connection: AsyncConnection, table: sa.Table, columns: tuple[str, ...]
+        self, dialect: Dialect, table: sa.Table, columns: tuple[str, ...]
     ) -> Callable[[Sequence[Sequence[Any]]], bytes] | None:
         """Return what makes text for `copy_rows` of rows given as columns; None where that is no help."""
         return None

@@ -87,11 +87,13 @@ async def close(connection: AsyncConnection) -> None:
         return
 
     def end() -> None:
-        if not transaction.is_active:
-            # A commit has failed. SQLAlchemy takes the transaction for ended, which on SQLite it is not.
-            sync._rollback_impl()
-            transaction.rollback()
-        sync.close()
+        try:
+            if not transaction.is_active:
+                # A commit has failed. SQLAlchemy takes the transaction for ended, which on SQLite it is not.
+                sync._rollback_impl()
+                transaction.rollback()
+        finally:
+            sync.close()
 
     await asyncio.shield(asyncio.ensure_future(greenlet_spawn(end)))
 
@@ -122,7 +124,8 @@ def _gives_at_once(pool: Any) -> bool:
     waiting: Any = pool._pool._queue._queue  # type: ignore[attr-defined]
     record = waiting[-1 if pool._pool.use_lifo else 0]
     started: float = record.starttime
-    is_recent = pool._recycle < 0 or time.time() - started <= pool._recycle
+    # A second early: the pool looks at the clock once more.
+    is_recent = pool._recycle < 0 or time.time() - started <= pool._recycle - 1
     is_valid = started >= pool._invalidate_time and started >= record._soft_invalidate_time
     return record.dbapi_connection is not None and is_recent and is_valid
 

@@ -65,10 +65,10 @@ class PostgreSQLDirect(DirectDialect):
         return source
 
     def copy_text(
-        self, connection: AsyncConnection, table: sa.Table, columns: tuple[str, ...]
+        self, dialect: Dialect, table: sa.Table, columns: tuple[str, ...]
     ) -> Callable[[Sequence[Sequence[Any]]], bytes] | None:
         """Return what writes COPY's text form."""
-        return copy_text(tuple([table.c[name].type for name in columns]), connection.dialect)
+        return copy_text(tuple([table.c[name].type for name in columns]), dialect)
 
     async def drop_copied(self, connection: AsyncConnection, source: sa.FromClause) -> None:
         """Drop the temporary table."""
@@ -98,7 +98,7 @@ class PostgreSQLDirect(DirectDialect):
         pooled = self._pooled(connection)
         assert pooled is not None, "ask can_copy first"  # noqa: S101
         types = tuple([events.c[name].type for name in columns])
-        write = copy_text(types, connection.dialect, as_text=True)
+        write = copy_text(types, connection.dialect, json_is_text=True)
         assert write is not None, "types are known"  # noqa: S101
         # The server reads a part while the next one is written.
         count = len(values[0])

@@ -72,13 +72,13 @@ class CopyText:
 
 @lru_cache(maxsize=1024)
 def copy_text(
-    types: tuple[sa.types.TypeEngine[Any], ...], dialect: Dialect, *, as_text: bool = False
+    types: tuple[sa.types.TypeEngine[Any], ...], dialect: Dialect, *, json_is_text: bool = False
 ) -> CopyText | None:
     """Return what writes values of some types; None where one of them is better left to the driver.
 
-    The values are those that the driver's binary form would be made of; with `as_text`, JSON is text already.
+    The values are those that the driver's binary form would be made of; with `json_is_text`, JSON is text already.
     """
-    writers = [_writer(type_, dialect, as_text=as_text) for type_ in types]
+    writers = [_writer(type_, dialect, json_is_text=json_is_text) for type_ in types]
     return None if None in writers else CopyText([writer for writer in writers if writer is not None])
 
 
@@ -108,9 +108,9 @@ class ListText(sa.TypeDecorator[list[Any]]):
         return process
 
 
-def _writer(type_: sa.types.TypeEngine[Any], dialect: Dialect, *, as_text: bool = False) -> _Writer | None:
+def _writer(type_: sa.types.TypeEngine[Any], dialect: Dialect, *, json_is_text: bool = False) -> _Writer | None:
     if _is_text(type_):
-        is_text = not isinstance(type_, sa.JSON | sa.Enum) or (as_text and isinstance(type_, sa.JSON))
+        is_text = not isinstance(type_, sa.JSON | sa.Enum) or (json_is_text and isinstance(type_, sa.JSON))
         return _Writer(process=None if is_text else type_.dialect_impl(dialect).bind_processor(dialect))
     return next((_Writer(write) for known, write in _WRITERS.items() if isinstance(type_, known)), None)
 
