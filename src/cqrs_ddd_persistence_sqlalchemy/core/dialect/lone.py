@@ -35,7 +35,8 @@ class LoneConnection(AsyncConnection):
     def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection, *, writes: bool) -> None:
         self.engine = engine
         self.sync_engine = engine.sync_engine
-        self._pool: Any = engine.sync_engine.pool
+        # The one that it comes from: the engine may have another one by now.
+        self._pool: Any = cast("Any", pooled)._pool
         self.pooled = pooled
         self.writes = writes
         self._made: Connection | None = None
@@ -68,7 +69,6 @@ class LoneConnection(AsyncConnection):
                 await close(self)
             return
         somebody_waits = isinstance(self._pool, AsyncAdaptedQueuePool) and bool(self._pool._pool._queue._getters)  # type: ignore[attr-defined]
-        # Of the pool that it comes from: the engine may have another one by now.
         if _takes_at_once(self._pool):
             # What SQLAlchemy's connection calls after the end of a transaction: there is nothing to roll back.
             cast("Any", self.pooled)._close_special(transaction_reset=True)
