@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from cqrs_ddd_advanced_core.projections.schema import ProjectionIndex, ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 
 ORDERS = ProjectionSchema(
     collection="orders",
@@ -89,3 +90,16 @@ def statements(engine):
     sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
     yield sent
     sa.event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """The batches that PostgreSQL copies: how many rows each has, and whether it came as text."""
+    made, copy = [], PostgreSQL.copy_rows
+
+    async def noted(self, connection, table, columns, rows, text=None):
+        made.append((len(rows), text is not None))
+        return await copy(self, connection, table, columns, rows, text)
+
+    monkeypatch.setattr(PostgreSQL, "copy_rows", noted)
+    return made

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections import batches
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from tests.support.kinds import ONLY_POSTGRESQL
 
 MANY = 2000  # as many as are worth copying
@@ -69,20 +68,7 @@ async def store(session_factory):
     return store
 
 
-@pytest.fixture
-def texts(monkeypatch):
-    """Whether batches came as text."""
-    made, copy = [], PostgreSQL.copy_rows
-
-    async def noted(self, connection, table, columns, rows, text=None):
-        made.append(text is not None)
-        return await copy(self, connection, table, columns, rows, text)
-
-    monkeypatch.setattr(PostgreSQL, "copy_rows", noted)
-    return made
-
-
-async def test_every_kind_of_value(store, engine, texts):
+async def test_every_kind_of_value(store, engine, copied):
     """Whatever a text form gives a meaning to, and the ends of what a type holds, is what it is by itself."""
     docs = [dict.fromkeys(HOSTILE)]
     docs += [dict.fromkeys(HOSTILE) | {name: value} for name, values in HOSTILE.items() for value in values]
@@ -91,15 +77,15 @@ async def test_every_kind_of_value(store, engine, texts):
     many = [{"id": f"copied-{number}", **docs[number % len(docs)]} for number in range(MANY)]
     assert await store.bulk_upsert("copied", many) == MANY
     alone = await store.find_many("copied", [f"alone-{number}" for number in range(len(docs))])
-    copied = await store.find_many("copied", [f"copied-{number}" for number in range(len(docs))])
-    assert [doc | {"id": ""} for doc in copied] == [doc | {"id": ""} for doc in alone]
+    together = await store.find_many("copied", [f"copied-{number}" for number in range(len(docs))])
+    assert [doc | {"id": ""} for doc in together] == [doc | {"id": ""} for doc in alone]
     same = "FROM copied a JOIN copied b ON b.id = replace(a.id, 'alone', 'copied') WHERE a.id LIKE 'alone%'"
     async with engine.connect() as connection:
         different = " OR ".join(f"a.{name} IS DISTINCT FROM b.{name}" for name in ("day", "at", "amount", "name"))
         if engine.dialect.name == "postgresql":  # where a date can be infinite, which Python has no word for
             assert await connection.scalar(sa.text(f"SELECT count(*) {same} AND ({different})")) == 0
         assert await connection.scalar(sa.text(f"SELECT count(*) {same}")) == len(docs)
-    assert texts == ([True] if engine.dialect.name == "postgresql" else [])
+    assert copied == ([(MANY, True)] if engine.dialect.name == "postgresql" else [])
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -148,10 +134,10 @@ async def test_values_that_are_shown_in_another_way(store, count):
 
 
 @pytest.mark.parametrize("longest", [100, 50_000])
-async def test_large_documents_are_left_to_the_driver(store, monkeypatch, engine, texts, longest):
+async def test_large_documents_are_left_to_the_driver(store, monkeypatch, engine, copied, longest):
     """A chunk's text is not kept where it is long: not from the first hundred documents, nor from later ones."""
     monkeypatch.setattr(batches, "_LONGEST_TEXT", longest)
     docs = [{"id": f"d{number}", "name": "x" * 100, "data": {"n": number}} for number in range(MANY)]
     assert await store.bulk_upsert("copied", docs) == MANY
     assert (await store.find_one("copied", "d1999"))["data"] == {"n": 1999}
-    assert texts == ([False] if engine.dialect.name == "postgresql" else [])
+    assert copied == ([(MANY, False)] if engine.dialect.name == "postgresql" else [])
