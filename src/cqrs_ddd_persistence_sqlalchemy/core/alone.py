@@ -23,6 +23,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ENGINE = "cqrs_ddd_engine_alone"
@@ -68,12 +69,16 @@ def engine_without_sessions(session_factory: object, *, write: bool = True, sing
 
 async def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection | None:
     """Take a connection on which each statement is by itself, to be given back; None where more than that is done."""
-    sync = cast("Any", engine.sync_engine)
-    if sync._should_log_info() or sync.dispatch.engine_connect or not passes_by(sync):  # noqa: SLF001
+    if engine.sync_engine.dispatch.engine_connect or not is_silent(engine.sync_engine):
         return None
     return await LoneConnection.take(
         _with_options(engine) if _by_themselves(engine, write=write) else engine, writes=write
     )
+
+
+def is_silent(engine: Engine) -> bool:
+    """Tell whether nobody would notice that statements go past SQLAlchemy's connections, nor a log tell of them."""
+    return passes_by(engine) and not cast("Any", engine)._should_log_info()
 
 
 @asynccontextmanager
@@ -124,7 +129,8 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 def is_alone(connection: AsyncConnection) -> bool:
     """Tell whether each statement on the connection is by itself, so that no other can be lost with it."""
-    if untouched(connection):
-        return True
+    pooled = untouched(connection)
+    if pooled is not None:
+        return isinstance(pooled, LoneConnection)
     sync = connection.sync_connection
     return sync is not None and is_by_itself(sync)

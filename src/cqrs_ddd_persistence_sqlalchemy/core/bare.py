@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
 from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
-from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import close, dialect_of, may_be_bypassed, take_pooled
+from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions, is_silent
+from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
+    BegunConnection,
+    close,
+    dialect_of,
+    may_be_bypassed,
+    take_pooled,
+    untouched,
+)
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import watch
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
@@ -38,9 +43,8 @@ class BareTransaction:
         connection: in the transaction.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: BegunConnection) -> None:
         self.connection = connection
-        self._sync = cast("Connection", connection.sync_connection)
 
     @classmethod
     async def begin(cls, session_factory: object) -> Self | None:
@@ -49,13 +53,11 @@ class BareTransaction:
         if engine is None or engine.sync_engine.dispatch.engine_connect:
             return None
         watch(engine.sync_engine)
-        sync = Connection(engine.sync_engine, connection=await take_pooled(engine.sync_engine))
-        bare = cls(AsyncConnection(engine, sync))
+        bare = cls(BegunConnection(engine, await take_pooled(engine.sync_engine)))
+        if dialect_of(engine).begins_lazily and is_silent(engine.sync_engine):
+            return bare
         try:
-            if dialect_of(engine).begins_lazily:
-                sync.begin()
-            else:
-                await greenlet_spawn(sync.begin)
+            await greenlet_spawn(getattr, bare.connection, "sync_connection")
         except BaseException:
             await bare.end()
             raise
@@ -63,10 +65,15 @@ class BareTransaction:
 
     async def commit(self) -> None:
         """Commit, and give the connection back."""
+        connection = self.connection
+        if untouched(connection):
+            await dialect_of(connection).commit(connection)
+            await connection.release()
+            return
 
         def commit() -> None:
-            self._sync.commit()
-            self._sync.close()
+            connection.sync_connection.commit()
+            connection.sync_connection.close()
 
         await greenlet_spawn(commit)
 
@@ -80,7 +87,7 @@ class BareTransaction:
         Its next transaction is on a connection of its own. Nothing in it waits for the database.
         """
         _handed_over[session.sync_session] = self
-        sync: Any = self._sync
+        sync: Any = self.connection.sync_connection
         # A savepoint of a store's may be open; what the session joins is the transaction around it.
         nested, sync._nested_transaction = sync._nested_transaction, None  # noqa: SLF001
         try:
@@ -97,4 +104,4 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     """Give the connection back once the session has ended the transaction, by whichever of its methods."""
     bare = None if transaction.parent is not None else _handed_over.pop(session, None)
     if bare is not None:
-        bare._sync.close()  # noqa: SLF001
+        bare.connection.sync_connection.close()

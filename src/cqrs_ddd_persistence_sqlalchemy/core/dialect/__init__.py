@@ -21,7 +21,13 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
     passes_by,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import as_text
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, close, take_pooled, untouched
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import (
+    BegunConnection,
+    LoneConnection,
+    close,
+    take_pooled,
+    untouched,
+)
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
@@ -56,6 +62,7 @@ __all__ = [
     "READ_ONLY",
     "UNKNOWN_RESERVED_WORDS",
     "Answer",
+    "BegunConnection",
     "BigIntegerKey",
     "DatabaseDialect",
     "ExactDecimal",

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from sqlalchemy.util import greenlet_spawn
+
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.compiling import Compiled
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, untouched
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import BegunConnection, LoneConnection, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,11 +93,12 @@ class DirectDialect:
     ) -> Answer:
         """Execute a statement that is made once and kept: it is remembered as long as it lives."""
         parameters = parameters or {}
-        lone = untouched(connection)
-        if lone is None:
+        bare = untouched(connection)
+        lone = bare if isinstance(bare, LoneConnection) else None
+        if bare is None:
             pooled = self._pooled(connection)
         else:
-            pooled = lone.pooled if self._is_ready(lone.pooled, in_transaction=False) else None
+            pooled = bare.pooled if self._is_ready(bare.pooled, in_transaction=lone is None) else None
         compiled = None if pooled is None else self._compiled(connection, statement)
         if pooled is None or compiled is None:
             result = await connection.execute(statement, parameters)
@@ -129,6 +132,13 @@ class DirectDialect:
         except BaseException as error:  # noqa: BLE001  (as above)
             self._learn(error)
             await fail(connection, pooled, error, compiled.sql, values)
+
+    async def commit(self, connection: BegunConnection) -> None:
+        """Commit the transaction of a connection that SQLAlchemy knows nothing of."""
+        try:
+            await greenlet_spawn(connection.pooled.dbapi_connection.commit)  # type: ignore[union-attr]
+        except BaseException as error:  # noqa: BLE001  (as above)
+            await fail(connection, connection.pooled, error, None, None)
 
     #: From how many rows on one statement for all of them is worth its while.
     min_rows_to_merge: float = math.inf
@@ -269,7 +279,7 @@ def is_by_itself(connection: Connection) -> bool:
 
 
 async def fail(
-    connection: AsyncConnection, pooled: PoolProxiedConnection, error: BaseException, sql: str, values: Any
+    connection: AsyncConnection, pooled: PoolProxiedConnection, error: BaseException, sql: str | None, values: Any
 ) -> NoReturn:
     """Let SQLAlchemy make of the driver's error what it makes of its own: wrap it, invalidate, tell listeners."""
 

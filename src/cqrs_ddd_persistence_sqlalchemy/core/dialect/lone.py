@@ -1,4 +1,4 @@
-"""Connections for single statements: the pool's, without SQLAlchemy's around them (docs/decisions/0026)."""
+"""Connections of the pool without SQLAlchemy's around them (docs/decisions/0026)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.pool.base import ResetStyle
@@ -18,28 +19,26 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
 
-class LoneConnection(AsyncConnection):
-    """A connection on which each statement is by itself: committed before it returns, or only reading.
+class PooledConnection(AsyncConnection):
+    """A connection of the pool's, around which SQLAlchemy's own is made as soon as somebody asks for it.
 
-    SQLAlchemy's own connection is made around the pool's as soon as somebody asks for it, such as for an error; to
-    make it takes longer than a statement. From then on, what is written on SQLite is in a transaction of it.
+    Somebody does for an error, or for a savepoint; to make it takes longer than a statement.
 
     Args:
-        engine: with the options that its connections have where each statement is by itself.
+        engine: with the options that its connections have.
         pooled: of the engine's pool.
-        writes: whether its statements may write.
     """
 
-    __slots__ = ("_made", "_pool", "pooled", "writes")
+    __slots__ = ("_made", "_pool", "_released", "pooled")
 
-    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection, *, writes: bool) -> None:
+    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection) -> None:
         self.engine = engine
         self.sync_engine = engine.sync_engine
         # The one that it comes from: the engine may have another one by now.
         self._pool: Any = cast("Any", pooled)._pool
         self.pooled = pooled
-        self.writes = writes
         self._made: Connection | None = None
+        self._released = False
 
     @property  # type: ignore[misc]
     def dialect(self) -> Dialect:
@@ -49,10 +48,44 @@ class LoneConnection(AsyncConnection):
     @property
     def sync_connection(self) -> Connection:  # type: ignore[override]
         """SQLAlchemy's connection, made when it is asked for."""
-        if self._made is None:
-            self._made = Connection(self.sync_engine, connection=self.pooled)
-            self._assign_proxied(self._made)
+        return self._made or self._make()
+
+    def _make(self) -> Connection:
+        if self._released:
+            raise ResourceClosedError("the connection went back to the pool as its transaction ended")
+        self._made = Connection(self.sync_engine, connection=self.pooled)
+        self._assign_proxied(self._made)
         return self._made
+
+    async def release(self) -> None:
+        """Give it back to the pool: nothing is to be rolled back, and SQLAlchemy's connection was never made."""
+        self._released = True
+        somebody_waits = isinstance(self._pool, AsyncAdaptedQueuePool) and bool(self._pool._pool._queue._getters)  # type: ignore[attr-defined]
+        if _takes_at_once(self._pool):
+            # What SQLAlchemy's connection calls after the end of a transaction.
+            cast("Any", self.pooled)._close_special(transaction_reset=True)
+        else:
+            await greenlet_spawn(self.pooled.close)
+        if somebody_waits:
+            await asyncio.sleep(0)  # and is to have the connection, before this task takes it again
+
+
+class LoneConnection(PooledConnection):
+    """One on which each statement is by itself: committed before it returns, or only reading.
+
+    Once SQLAlchemy's connection is made, what is written on SQLite is in a transaction of it.
+
+    Args:
+        engine: with the options that its connections have where each statement is by itself.
+        pooled: of the engine's pool.
+        writes: whether its statements may write.
+    """
+
+    __slots__ = ("writes",)
+
+    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection, *, writes: bool) -> None:
+        super().__init__(engine, pooled)
+        self.writes = writes
 
     @classmethod
     async def take(cls, engine: AsyncEngine, *, writes: bool) -> Self:
@@ -61,21 +94,35 @@ class LoneConnection(AsyncConnection):
 
     async def give_back(self, *, commit: bool) -> None:
         """Give it back to the pool; what SQLAlchemy has begun is committed or rolled back before."""
-        if self._made is not None:
-            try:
-                if commit and self.writes and self._made.in_transaction():
-                    await self.commit()
-            finally:
-                await close(self)
+        if self._made is None:
+            await self.release()
             return
-        somebody_waits = isinstance(self._pool, AsyncAdaptedQueuePool) and bool(self._pool._pool._queue._getters)  # type: ignore[attr-defined]
-        if _takes_at_once(self._pool):
-            # What SQLAlchemy's connection calls after the end of a transaction: there is nothing to roll back.
-            cast("Any", self.pooled)._close_special(transaction_reset=True)
-        else:
-            await greenlet_spawn(self.pooled.close)
-        if somebody_waits:
-            await asyncio.sleep(0)  # and is to have the connection, before this task takes it again
+        try:
+            if commit and self.writes and self._made.in_transaction():
+                await self.commit()
+        finally:
+            await close(self)
+
+
+class BegunConnection(PooledConnection):
+    """One in a transaction, the only one that it is ever in.
+
+    The driver begins it with the first statement; for SQLAlchemy it has begun as soon as its connection is made.
+
+    Attributes:
+        notes: what a dialect has to remember of the transaction.
+    """
+
+    __slots__ = ("notes",)
+
+    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection) -> None:
+        super().__init__(engine, pooled)
+        self.notes: dict[str, Any] = {}
+
+    def _make(self) -> Connection:
+        made = super()._make()
+        made.begin()
+        return made
 
 
 async def close(connection: AsyncConnection) -> None:
@@ -98,9 +145,11 @@ async def close(connection: AsyncConnection) -> None:
     await asyncio.shield(asyncio.ensure_future(greenlet_spawn(end)))
 
 
-def untouched(connection: AsyncConnection) -> LoneConnection | None:
-    """Return the connection if it is one for single statements of which SQLAlchemy knows nothing yet."""
-    return connection if isinstance(connection, LoneConnection) and connection._made is None else None
+def untouched(connection: AsyncConnection) -> PooledConnection | None:
+    """Return the connection if it is one of which SQLAlchemy knows nothing yet."""
+    if isinstance(connection, PooledConnection) and connection._made is None and not connection._released:
+        return connection
+    return None
 
 
 async def take_pooled(engine: Engine) -> PoolProxiedConnection:

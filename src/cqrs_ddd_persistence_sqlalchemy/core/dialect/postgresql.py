@@ -21,6 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCatalogue
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import TRANSACTION_POOLING
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import BegunConnection, untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_direct import PostgreSQLDirect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_migrations import PostgreSQLMigrations, qualified
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_replacing import PostgreSQLReplacing
@@ -28,19 +29,19 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_running import Post
 from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from typing import TypeAlias
 
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    # True for the whole transaction, a savepoint, False for one of which it is not known that it got the lock.
+    Holder: TypeAlias = bool | weakref.ref[Transaction]
+
 # undefined_column, datatype_mismatch, undefined_function (no such operator), invalid_column_reference (ON CONFLICT),
 # string_data_right_truncation, numeric_value_out_of_range.
 _MISFITS = frozenset({"42703", "42804", "42883", "42P10", "22001", "22003"})
-
-
-def _uncertain() -> None:
-    """Stand for a transaction of which nothing is known."""
 
 
 _STALE = (asyncpg.FeatureNotSupportedError, asyncpg.OutdatedSchemaCacheError)
@@ -57,10 +58,9 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
 
     def __init__(self) -> None:
         super().__init__()
-        # For each open transaction and table: the (sub)transaction that took the lock of hold_readers. Weakly, or none
-        # would ever be forgotten.
-        self._holding: weakref.WeakKeyDictionary[Transaction, dict[str, Callable[[], Transaction | None]]]
-        self._holding = weakref.WeakKeyDictionary()
+        # For each open transaction and table: the savepoint that took the lock of hold_readers. Weakly, or none would
+        # ever be forgotten.
+        self._holding: weakref.WeakKeyDictionary[Transaction, dict[str, Holder]] = weakref.WeakKeyDictionary()
 
     def configure(self, engine: Engine) -> None:
         """Leave the engine alone: PostgreSQL's defaults are the recommended settings."""
@@ -170,8 +170,8 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         """
         key = qualified_name(connection, events)
         held = self._holders(connection).get(key)
-        holder = held() if held is not None else None
-        if holder is not None and holder.is_active:
+        savepoint = held() if isinstance(held, weakref.ref) else None
+        if held is True or (savepoint is not None and savepoint.is_active):
             return
         # A savepoint that took the lock and was released has left it with its parent, one that was rolled back has
         # not: ask the server, rather than take one lock a savepoint until its lock table is full.
@@ -188,12 +188,14 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         return qualified_name(connection, events) not in self._holders(connection)
 
     def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
-        """Note which (sub)transaction holds the lock; an inactive one has the server asked the next time."""
-        sync: Any = connection.sync_connection
-        held = weakref.ref(sync.get_nested_transaction() or sync.get_transaction()) if certain else _uncertain
+        """Note what holds the lock; an inactive savepoint has the server asked the next time."""
+        nested = None if untouched(connection) else connection.sync_connection.get_nested_transaction()  # type: ignore[union-attr]
+        held = certain if nested is None or not certain else weakref.ref(nested)
         self._holders(connection)[qualified_name(connection, events)] = held
 
-    def _holders(self, connection: AsyncConnection) -> dict[str, Callable[[], Transaction | None]]:
+    def _holders(self, connection: AsyncConnection) -> dict[str, Holder]:
+        if isinstance(connection, BegunConnection):
+            return connection.notes
         sync = connection.sync_connection
         root = sync.get_transaction() if sync else None
         if root is None:
