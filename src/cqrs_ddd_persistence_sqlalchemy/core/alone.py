@@ -32,8 +32,9 @@ _OF_SESSIONS = (
     "after_transaction_create", "after_begin", "before_commit", "after_commit", "after_rollback", "after_soft_rollback",
     "after_transaction_end",
 )  # fmt: skip
-# Listeners of the class are seen through any instance.
+# Listeners of the class are seen through any instance, also those that come later.
 _session = Session()
+_heard_by_sessions = tuple(getattr(_session.dispatch, name) for name in _OF_SESSIONS)
 
 
 def engine_without_sessions(session_factory: object, *, write: bool = True, single: bool = True) -> AsyncEngine | None:
@@ -59,7 +60,7 @@ def engine_without_sessions(session_factory: object, *, write: bool = True, sing
     is_plain = (
         session_factory.class_ is AsyncSession
         and session_factory.kw.keys() <= _UNDERSTOOD
-        and not any(must_be_heard(getattr(_session.dispatch, name)) for name in _OF_SESSIONS)
+        and not any(map(must_be_heard, _heard_by_sessions))
         and not any(must_be_heard(getattr(sync.dispatch, name)) for name in ("begin", "commit"))
         and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
         and "isolation_level" not in sync.get_execution_options()
@@ -78,7 +79,7 @@ async def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection
 
 def is_silent(engine: Engine) -> bool:
     """Tell whether nobody would notice that statements go past SQLAlchemy's connections, nor a log tell of them."""
-    return passes_by(engine) and not cast("Any", engine)._should_log_info()
+    return passes_by(engine) and not cast("Any", engine)._should_log_info()  # noqa: SLF001
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import sqlalchemy as sa
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -216,7 +217,10 @@ def effective_schema(connection: AsyncConnection, schema: str | None) -> str | N
 
 def qualified_name(connection: AsyncConnection, table: sa.Table) -> str:
     """Return the quoted, schema-qualified name under which the catalogue finds the table."""
-    preparer = connection.dialect.identifier_preparer
-    schema = effective_schema(connection, table.schema)
-    prefix = f"{preparer.quote_identifier(schema)}." if schema else ""
-    return prefix + preparer.quote_identifier(table.name)
+    return _quoted(connection.dialect, effective_schema(connection, table.schema), table.name)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(dialect: Dialect, schema: str | None, name: str) -> str:
+    quote = dialect.identifier_preparer.quote_identifier
+    return f"{quote(schema)}.{quote(name)}" if schema else quote(name)

@@ -136,7 +136,7 @@ class DirectDialect:
     async def commit(self, connection: BegunConnection) -> None:
         """Commit the transaction of a connection that SQLAlchemy knows nothing of."""
         try:
-            await greenlet_spawn(connection.pooled.dbapi_connection.commit)  # type: ignore[union-attr]
+            await self._commit(connection.pooled)
         except BaseException as error:  # noqa: BLE001  (as above)
             await fail(connection, connection.pooled, error, None, None)
 
@@ -217,6 +217,10 @@ class DirectDialect:
     @abstractmethod
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each of the values."""
+
+    async def _commit(self, pooled: PoolProxiedConnection) -> None:
+        """Commit what the driver has begun."""
+        await greenlet_spawn(pooled.dbapi_connection.commit)  # type: ignore[union-attr]
 
     def _is_outdated(self, error: BaseException) -> bool:
         """Tell whether a driver's connection has prepared the statement before a migration, as others may have."""

@@ -166,6 +166,18 @@ class PostgreSQLDirect(DirectDialect):
         driver = await _begun(pooled)
         await driver.executemany(sql, values)
 
+    async def _commit(self, pooled: PoolProxiedConnection) -> None:
+        adapted: Any = pooled.dbapi_connection
+        transaction = adapted._transaction  # noqa: SLF001
+        if transaction is None:
+            return  # no statement was sent
+        try:
+            await transaction.commit()
+        finally:
+            adapted._transaction = None  # noqa: SLF001  (as SQLAlchemy leaves it)
+            if hasattr(adapted, "_started"):  # SQLAlchemy 2.0
+                adapted._started = False  # noqa: SLF001
+
 
 def _list_of(name: str, item: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
     """Return a parameter that is a list."""
