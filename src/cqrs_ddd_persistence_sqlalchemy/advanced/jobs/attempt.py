@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
 from cqrs_ddd_advanced_core.error_text import described
-from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard, cancel_and_wait
+from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
 from cqrs_ddd_persistence_sqlalchemy.core.json_documents import jsonable
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import stored_version
@@ -89,13 +90,15 @@ class Attempt(Generic[Job]):
             self._handling.cancel()
 
     async def _work(self) -> None:
+        # A task of its own: to cancel the job is not to cancel what is written of it afterwards.
         handling = self._handling = asyncio.create_task(self._call())
         if self._is_given_back:
             handling.cancel()
-        try:
-            await asyncio.wait({handling})
-        finally:
-            await cancel_and_wait([handling])
+        # Who cancels this task cancels the job, and waits for its end.
+        with suppress(BaseException):
+            await handling
+        if not handling.done() or asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            raise asyncio.CancelledError
         await self._guard.write(lambda: self._record(handling), last=True)
 
     async def _call(self) -> Any:

@@ -41,8 +41,8 @@ class Completions(Generic[Job]):
         self._waiting.append((claim, done))
         if self._saving is None:
             self._saving = asyncio.create_task(self._save())
-        # Whoever is cancelled meanwhile takes no other with it.
-        await asyncio.shield(done)
+        # Whoever is cancelled meanwhile takes no other with it: they are saved in a task of its own.
+        await done
 
     async def end(self, seconds: float) -> None:
         """Let what is under way end in time, or give it up."""

@@ -46,6 +46,8 @@ class Guard:
     async def run(self, work: Coroutine[None, None, None], renew: Write, *, every_seconds: float | None = None) -> None:
         """Run some work, renew its lease beside it, and cancel the work when the lease is lost.
 
+        The work runs in the task that calls, as with `asyncio.timeout`, and has ended when this returns.
+
         Args:
             work: whatever it raises passes.
             renew: raises LeaseLostError when somebody else has the lease.
@@ -55,36 +57,46 @@ class Guard:
             LeaseLostError: somebody else has taken it, or it could not be renewed in time.
             RuntimeError: the work was cancelled from inside, by itself.
         """
-        loop, every = asyncio.get_running_loop(), every_seconds or self._lease_seconds / 3
-        working = loop.create_task(work)
-        tasks, one_has_ended = [working], loop.create_future()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101  (a coroutine is run by one)
+        every = every_seconds or self._lease_seconds / 3
+        cancelled_before, is_over, is_lost = task.cancelling(), False, False
+        renewing: asyncio.Task[None] | None = None
 
-        def note(_: object) -> None:
-            if not one_has_ended.done():
-                one_has_ended.set_result(None)
+        def lose(_: object) -> None:
+            nonlocal is_lost
+            if not is_over:
+                is_lost = task.cancel()
 
         def begin_renewing() -> None:
+            nonlocal renewing
             renewing = loop.create_task(self._keep_renewing(renew, every))
-            renewing.add_done_callback(note)
-            tasks.append(renewing)
+            renewing.add_done_callback(lose)
 
-        working.add_done_callback(note)
         # Most work ends before its lease is to be renewed: a timer is cheaper than a task.
         timer = loop.call_later(min(every, self._seconds_left), begin_renewing)
+        error: BaseException | None = None
         try:
-            await one_has_ended
+            await work
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  (it is raised below)
+            error = raised
         finally:
+            is_over = True
             timer.cancel()
-            has_ended = working.done()
-            await cancel_and_wait(tasks)
-        for renewing in tasks[1:]:
-            if not renewing.cancelled():
-                renewing.result()
-        if not has_ended:
+        if renewing is not None:
+            await cancel_and_wait([renewing])
+        if is_lost:
+            task.uncancel()
+        if task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
+        if renewing is not None and not renewing.cancelled():
+            renewing.result()
+        if is_lost:
             raise LeaseLostError(self._kind, (self._name,))
-        if working.cancelled():
-            raise RuntimeError(f"{self._kind} {self._name!r}: the work was cancelled from inside")
-        working.result()
+        if isinstance(error, asyncio.CancelledError):
+            raise RuntimeError(f"{self._kind} {self._name!r}: the work was cancelled from inside") from error
+        if error is not None:
+            raise error
 
     async def write(self, write: Write, *, last: bool = False) -> None:
         """Write under the lease; what the database could not take just now is tried again as long as the lease holds.
