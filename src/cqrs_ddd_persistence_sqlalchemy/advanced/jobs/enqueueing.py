@@ -148,8 +148,9 @@ class QueuedJobs(ClaimedJobs[Job]):
         # Two batches that wait for each other's unique keys would be a deadlock, unless they ask in one order.
         ordered = sorted(jobs, key=lambda job: job.unique_key or "")
         dialect = dialect_of(connection)
-        batch = dialect.batch(self._new_columns(ordered))
-        answer = await execute_kept(connection, statements.enqueue(self._rows.table, dialect.name), batch)
+        columns, one = self._new_columns(ordered), len(ordered) == 1
+        batch = {name: values[0] for name, values in columns.items()} if one else dialect.batch(columns)
+        answer = await execute_kept(connection, statements.enqueue(self._rows.table, dialect.name, one=one), batch)
         rows = dict(map(tuple, answer.rows))
         for job_id, run_at in rows.items():
             self._stamp(connection, new[job_id], 1)

@@ -159,12 +159,17 @@ def release_expired(table: sa.Table, dialect_name: str) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def enqueue(table: sa.Table, dialect_name: str) -> Any:
-    """Insert a batch of new jobs, but for those that another row stands in the way of."""
+def enqueue(table: sa.Table, dialect_name: str, *, one: bool = False) -> Any:
+    """Insert a batch of new jobs, but for those that another row stands in the way of; with `one`, a single job."""
     dialect = dialect_named(dialect_name)
     types = {name: table.c[name].type for name in (*NEW, "run_at")} | {"state": JSONText()}
     types |= {"row_number": sa.BigInteger(), "delay": sa.Double()}
-    rows = dialect.batch_rows([sa.column(name, type_) for name, type_ in types.items()])
+    if one:
+        rows: sa.FromClause = sa.select(
+            *(sa.bindparam(name, type_=type_).label(name) for name, type_ in types.items())
+        ).subquery("rows")
+    else:
+        rows = dialect.batch_rows([sa.column(name, type_) for name, type_ in types.items()])
     now = now_once(dialect)
     run_at = sa.func.coalesce(rows.c.run_at, dialect.later(rows.c.delay))
     times = {"run_at": run_at, "due_at": sa.func.coalesce(run_at, now), "created_at": now, "updated_at": now}

@@ -57,41 +57,23 @@ class Guard:
             LeaseLostError: somebody else has taken it, or it could not be renewed in time.
             RuntimeError: the work was cancelled from inside, by itself.
         """
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101  (a coroutine is run by one)
+        cancelled_before = task.cancelling()
         every = every_seconds or self._lease_seconds / 3
-        cancelled_before, is_over, is_lost = task.cancelling(), False, False
-        renewing: asyncio.Task[None] | None = None
-
-        def lose(_: object) -> None:
-            nonlocal is_lost
-            if not is_over:
-                is_lost = task.cancel()
-
-        def begin_renewing() -> None:
-            nonlocal renewing
-            renewing = loop.create_task(self._keep_renewing(renew, every))
-            renewing.add_done_callback(lose)
-
-        # Most work ends before its lease is to be renewed: a timer is cheaper than a task.
-        timer = loop.call_later(min(every, self._seconds_left), begin_renewing)
+        renewals = _Renewals(task, lambda: self._keep_renewing(renew, every), min(every, self._seconds_left))
         error: BaseException | None = None
         try:
             await work
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  (it is raised below)
             error = raised
         finally:
-            is_over = True
-            timer.cancel()
-        if renewing is not None:
-            await cancel_and_wait([renewing])
-        if is_lost:
-            task.uncancel()
+            renewals.end()
+        await renewals.wait()
         if task.cancelling() > cancelled_before:
             raise asyncio.CancelledError
-        if renewing is not None and not renewing.cancelled():
-            renewing.result()
-        if is_lost:
+        renewals.check()
+        if renewals.is_lost:
             raise LeaseLostError(self._kind, (self._name,))
         if isinstance(error, asyncio.CancelledError):
             raise RuntimeError(f"{self._kind} {self._name!r}: the work was cancelled from inside") from error
@@ -144,6 +126,46 @@ class Guard:
                     raise
                 logger.warning("%s %r: the lease could not be renewed: %s", self._kind, self._name, error)
             await asyncio.sleep(min(every_seconds, self._seconds_left))
+
+
+class _Renewals:
+    """Renews beside a task, from some seconds on, and cancels it when it comes to an end: the lease is lost."""
+
+    def __init__(
+        self, task: asyncio.Task[Any], renew: Callable[[], Coroutine[None, None, None]], after_seconds: float
+    ) -> None:
+        self.is_lost = False
+        self._task = task
+        self._renew = renew
+        self._is_over = False
+        self._renewing: asyncio.Task[None] | None = None
+        # Most work ends before its lease is to be renewed: a timer is cheaper than a task.
+        self._timer = asyncio.get_running_loop().call_later(after_seconds, self._begin)
+
+    def end(self) -> None:
+        """Cancel the task no more."""
+        self._is_over = True
+        self._timer.cancel()
+
+    async def wait(self) -> None:
+        """Renew no more."""
+        if self.is_lost:
+            self._task.uncancel()
+        if self._renewing is not None:
+            await cancel_and_wait([self._renewing])
+
+    def check(self) -> None:
+        """Raise what a renewal has raised."""
+        if self._renewing is not None and not self._renewing.cancelled():
+            self._renewing.result()
+
+    def _begin(self) -> None:
+        self._renewing = asyncio.create_task(self._renew())
+        self._renewing.add_done_callback(self._lose)
+
+    def _lose(self, _: object) -> None:
+        if not self._is_over:
+            self.is_lost = self._task.cancel()
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
