@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # The backslash first: it is in what the others become.
 _IN_COPY = (("\\", r"\\"), ("\t", r"\t"), ("\n", r"\n"), ("\r", r"\r"))
 _IN_LISTS = (("\\", r"\\"), ('"', r"\""))
+_NUMBERS = tuple(map(str, range(60)))
+_THREE_DIGITS = tuple(f"{number:03}" for number in range(1000))
 _BOOLEANS = {True: "t", False: "f"}
 # As asyncpg has them in its binary form.
 _INFINITE_DATES = {date.max: "infinity", date.min: "-infinity"}
@@ -50,7 +53,7 @@ class _Writer:
         if self.process is not None:
             values = list(map(self.process, values))
         write = self.write or spell
-        if None not in values:
+        if NoneType not in set(map(type, values)):  # by type, as decimals take long to tell that they are not None
             return write(values)
         given = iter(write([value for value in values if value is not None]))
         return [null if value is None else next(given) for value in values]
@@ -66,8 +69,8 @@ class CopyText:
         """Return rows that are given as their columns, each row with a newline at its end."""
         pairs = zip(columns, self._writers, strict=True)
         written = [writer.texts(values, _spelled_for_copy, r"\N") for values, writer in pairs]
-        lines = map("\t".join, zip(*written, strict=True))
-        return "".join([f"{line}\n" for line in lines]).encode()
+        lines = [*map("\t".join, zip(*written, strict=True)), ""]
+        return "\n".join(lines).encode()
 
 
 @lru_cache(maxsize=1024)
@@ -145,10 +148,11 @@ def _booleans(values: Sequence[bool]) -> Iterable[str]:
 def _times(values: Sequence[datetime]) -> Iterable[str]:
     if not all(each.tzinfo is UTC for each in values):
         values = [each.astimezone(UTC) for each in values]
-    # In a third less time than isoformat(), which asks the zone.
+    # Looked up, in half the time of isoformat(), which asks the zone, and of a format with leading zeros.
+    n, nnn = _NUMBERS, _THREE_DIGITS
     written = [
-        "%04d-%d-%d %d:%d:%d.%06d+0"  # noqa: UP031  (an f-string takes longer)
-        % (each.year, each.month, each.day, each.hour, each.minute, each.second, each.microsecond)
+        f"{n[each.year // 1000]}{nnn[each.year % 1000]}-{n[each.month]}-{n[each.day]} {n[each.hour]}:{n[each.minute]}:"
+        f"{n[each.second]}.{nnn[each.microsecond // 1000]}{nnn[each.microsecond % 1000]}+0"
         for each in values
     ]
     if _INFINITE_TIMES.keys().isdisjoint(values):
