@@ -97,9 +97,9 @@ def copied(monkeypatch):
     """The batches that PostgreSQL copies: how many rows each has, and whether it came as text."""
     made, copy = [], PostgreSQL.copy_rows
 
-    async def noted(self, connection, table, columns, rows, text=None):
-        made.append((len(rows), text is not None))
-        return await copy(self, connection, table, columns, rows, text)
+    async def noted(self, connection, table, names, columns, text=None):
+        made.append((len(columns[0]), text is not None))
+        return await copy(self, connection, table, names, columns, text)
 
     monkeypatch.setattr(PostgreSQL, "copy_rows", noted)
     return made

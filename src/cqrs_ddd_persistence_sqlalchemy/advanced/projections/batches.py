@@ -45,18 +45,28 @@ class Batch:
     """Rows with the same columns: key columns first, then the others in the table's order.
 
     Attributes:
-        columns: their names.
-        rows: with converted values.
+        names: of the columns.
+        columns: the converted values of each.
         text: the same as the database copies it, in parts; None where it is not made beforehand.
     """
 
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
+    names: tuple[str, ...]
+    columns: list[list[Any]]
     text: list[bytes] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.columns[0])
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Iterate over the rows."""
+        return zip(*self.columns, strict=True)
 
     def add(self, other: Batch) -> None:
         """Append rows with the same columns."""
-        self.rows += other.rows
+        for mine, theirs in zip(self.columns, other.columns, strict=True):
+            mine.extend(theirs)
         if self.text is not None and other.text is not None:
             self.text += other.text
             if sum(map(len, self.text)) <= _LONGEST_TEXT:
@@ -130,7 +140,7 @@ def _add(
     """Convert documents; the order stays, as one document may make way for the next."""
     alike = _convert_alike(collection, docs, exact_digits, spell)
     for each in [alike] if alike is not None else _convert_one_by_one(collection, docs, exact_digits):
-        if batches and batches[-1].columns == each.columns:
+        if batches and batches[-1].names == each.names:
             batches[-1].add(each)
         else:
             batches.append(each)
@@ -141,8 +151,8 @@ def _convert_one_by_one(
 ) -> Iterator[Batch]:
     for doc in docs:
         values = complete(collection, None, doc, exact_digits)
-        columns = _in_order(collection, values)
-        yield Batch(columns, [tuple(values[name] for name in columns)])
+        names = _in_order(collection, values)
+        yield Batch(names, [[values[name]] for name in names])
 
 
 def _in_order(collection: Collection, names: Container[str]) -> tuple[str, ...]:
@@ -175,7 +185,7 @@ def to_values(
     if type(doc) is dict and len(collection.key) == 1 and key not in doc and not isinstance(doc_id, Mapping):
         alike = _convert_alike(collection, [{key: doc_id, **doc}], exact_digits)
         if alike is not None:
-            return dict(zip(alike.columns, alike.rows[0], strict=True))
+            return {name: values[0] for name, values in zip(alike.names, alike.columns, strict=True)}
     return complete(collection, doc_id, doc, exact_digits)
 
 
@@ -207,9 +217,9 @@ class _Columns:
             column = convert(values)
             if column is None:
                 return None
-            converted.append(column)
+            converted.append(list(column))
         write = spell(self._table, self._names) if spell is not None and self._are_known else None
-        return Batch(self._names, list(zip(*converted, strict=True)), None if write is None else [write(converted)])
+        return Batch(self._names, converted, None if write is None else [write(converted)])
 
 
 def to_keys(collection: Collection, doc_ids: Sequence[object], exact_digits: int | None) -> list[tuple[Any, ...]]:

@@ -92,14 +92,14 @@ async def _write(
 ) -> None:
     dialect = dialect_of(connection)
     for batch in batches:
-        columns = batch.columns
-        if not collection.required.issubset(columns):
-            for row in batch.rows:
-                await write_row(connection, collection, dict(zip(columns, row, strict=True)), _NO_GUARDS)
+        if not collection.required.issubset(batch.names):
+            for row in batch.rows():
+                await write_row(connection, collection, dict(zip(batch.names, row, strict=True)), _NO_GUARDS)
         elif not (merging and await _merged(connection, collection, batch, when_busy)):
             when_busy()
-            statement = statements.upsert(collection, dialect.name, columns, frozenset())
-            await dialect.execute_many(connection, statement, [parameter(name) for name in columns], batch.rows)
+            statement = statements.upsert(collection, dialect.name, batch.names, frozenset())
+            columns = dict(zip(map(parameter, batch.names), batch.columns, strict=True))
+            await dialect.execute_many(connection, statement, columns)
 
 
 async def _merged(
@@ -112,28 +112,25 @@ async def _merged(
     Rows of the same key would meet in that statement, which then is none the database can execute.
     """
     dialect = dialect_of(connection)
-    if len(batch.rows) < dialect.min_rows_to_merge:
+    if batch.count < dialect.min_rows_to_merge or not _are_distinct(batch.columns[: len(collection.key)]):
         return False
-    if not _are_distinct([row[: len(collection.key)] for row in batch.rows]):
-        return False
-    if len(batch.rows) < dialect.min_rows_to_copy:
-        statement = statements.upsert_lists(collection, dialect.name, batch.columns)
+    if batch.count < dialect.min_rows_to_copy:
+        statement = statements.upsert_lists(collection, dialect.name, batch.names)
         if statement is not None:
-            lists = dict(zip(batch.columns, map(list, zip(*batch.rows, strict=True)), strict=True))
-            await execute_kept(connection, statement, lists)
+            await execute_kept(connection, statement, dict(zip(batch.names, batch.columns, strict=True)))
         return statement is not None
-    source = await dialect.copy_rows(connection, collection.table, batch.columns, batch.rows, batch.text)
+    source = await dialect.copy_rows(connection, collection.table, batch.names, batch.columns, batch.text)
     if source is None:
         return False
     when_busy()
-    await execute_kept(connection, statements.merge(collection, dialect.name, batch.columns, source))
+    await execute_kept(connection, statements.merge(collection, dialect.name, batch.names, source))
     await dialect.drop_copied(connection, source)
     return True
 
 
-def _are_distinct(keys: list[tuple[Any, ...]]) -> bool:
+def _are_distinct(key: list[list[Any]]) -> bool:
     try:
-        return len(set(keys)) == len(keys)
+        return len(set(key[0] if len(key) == 1 else zip(*key, strict=True))) == len(key[0])
     except TypeError:  # keys of a table made by hand may be lists
         return False
 

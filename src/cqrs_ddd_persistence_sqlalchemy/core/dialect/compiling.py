@@ -43,18 +43,16 @@ class Compiled:
             return name, process, None
         return None, None, process(bind.value) if process else bind.value
 
-    def many_values(self, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """Return what the driver binds for each of some rows."""
-        if not rows:
-            return []
-        given = dict(zip(names, zip(*rows, strict=True), strict=True))
-        columns: list[Iterable[Any]] = []
+    def many_values(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Return what the driver binds for each of some rows, given as the values of each column."""
+        count = len(next(iter(columns.values())))
+        bound: list[Iterable[Any]] = []
         for name, process, fixed in self._binds:
             if name is None:
-                columns.append(repeat(fixed, len(rows)))
+                bound.append(repeat(fixed, count))
             else:
-                columns.append(given[name] if process is None else map(process, given[name]))
-        return list(zip(*columns, strict=True))
+                bound.append(columns[name] if process is None else map(process, columns[name]))
+        return list(zip(*bound, strict=True))
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
         """Return what the driver binds."""

@@ -114,19 +114,16 @@ class DirectDialect:
         return Answer(compiled.read(rows), compiled.names, count)
 
     async def execute_many(
-        self,
-        connection: AsyncConnection,
-        statement: sa.Executable,
-        names: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        self, connection: AsyncConnection, statement: sa.Executable, columns: Mapping[str, Sequence[Any]]
     ) -> None:
-        """Execute a statement that is made once and kept for each of some rows of parameters, which have `names`."""
+        """Execute a statement that is made once and kept for each row of parameters, given as named columns."""
         pooled = self._pooled(connection)
         compiled = None if pooled is None else self._compiled(connection, statement)
         if pooled is None or compiled is None:
-            await connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+            rows = zip(*columns.values(), strict=True)
+            await connection.execute(statement, [dict(zip(columns, row, strict=True)) for row in rows])
             return
-        values = compiled.many_values(names, rows)
+        values = compiled.many_values(columns)
         try:
             await self._run_many(pooled, compiled.sql, values)
         except BaseException as error:  # noqa: BLE001  (as above)
@@ -149,11 +146,11 @@ class DirectDialect:
         self,
         connection: AsyncConnection,
         table: sa.Table,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        names: Sequence[str],
+        columns: Sequence[Sequence[Any]],
         text: Sequence[bytes] | None = None,
     ) -> sa.FromClause | None:
-        """Copy rows into a temporary table with some of a table's columns; None where it cannot be.
+        """Copy the values of some of a table's columns into a temporary table; None where it cannot be.
 
         `text` is the same, in parts that what `copy_text` returns has made. `drop_copied` ends it, or rolling back to
         the savepoint in which it was made.

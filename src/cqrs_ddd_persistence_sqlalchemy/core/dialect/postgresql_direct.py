@@ -44,24 +44,24 @@ class PostgreSQLDirect(DirectDialect):
         self,
         connection: AsyncConnection,
         table: sa.Table,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
+        names: Sequence[str],
+        columns: Sequence[Sequence[Any]],
         text: Sequence[bytes] | None = None,
     ) -> sa.FromClause | None:
         """Use COPY; of rows without text in binary, and so without types that asyncpg has no such form for."""
         pooled = self._pooled(connection)
         if pooled is None:
             return None
-        source, create = _source(table, tuple(columns), connection.dialect)
+        source, create = _source(table, tuple(names), connection.dialect)
         if source is None:
             return None
-        processes = [_writes(table.c[name].type, connection.dialect) for name in columns]
-        if text is None and any(processes):
-            rows = [
-                [value if process is None else process(value) for value, process in zip(row, processes, strict=True)]
-                for row in rows
-            ]
-        await _copy(connection, pooled, source, columns, rows=rows, text=text and [b"".join(text)], first=create)
+        if text is None:
+            processes = [_writes(table.c[name].type, connection.dialect) for name in names]
+            pairs = zip(processes, columns, strict=True)
+            rows = zip(*(each if process is None else map(process, each) for process, each in pairs), strict=True)
+            await _copy(connection, pooled, source, names, rows=rows, first=create)
+        else:
+            await _copy(connection, pooled, source, names, text=[b"".join(text)], first=create)
         return source
 
     def copy_text(
@@ -224,7 +224,7 @@ async def _copy(
     table: sa.Table,
     columns: Sequence[str],
     *,
-    rows: Sequence[Sequence[Any]] = (),
+    rows: Iterable[Sequence[Any]] = (),
     text: Iterable[bytes] | None = None,
     first: str | None = None,
 ) -> None:

@@ -47,8 +47,8 @@ class SQLiteDirect(DirectDialect):
         self, connection: AsyncConnection, events: sa.Table, columns: Sequence[str], values: Sequence[Sequence[Any]]
     ) -> None:
         """Use `executemany`."""
-        rows = list(zip(*values, strict=True))
-        await self.execute_many(connection, _insert_events(events, tuple(columns)), columns, rows)
+        statement = _insert_events(events, tuple(columns))
+        await self.execute_many(connection, statement, dict(zip(columns, values, strict=True)))
 
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
         return not in_transaction or bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
