@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import weakref
 
 import pytest
 import sqlalchemy as sa
@@ -114,16 +112,6 @@ class TestLane:
             through_sqlalchemy.clear()
             await SQLAlchemyProjectionPositionStore().save_position("p", 1, uow=uow)
         assert through_sqlalchemy
-
-    async def test_what_is_kept_goes_with_its_engine(self, database):
-        """An engine that is disposed of and forgotten leaves no compiled statements behind."""
-        engine = create_async_engine(database.url)
-        await SQLAlchemyProjectionPositionStore(async_sessionmaker(engine)).save_position("p", 1)
-        await engine.dispose()
-        dialect = weakref.ref(engine.sync_engine.dialect)
-        del engine
-        gc.collect()
-        assert dialect() is None
 
 
 class TestErrors:

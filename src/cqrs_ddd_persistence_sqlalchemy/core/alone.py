@@ -15,15 +15,14 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
     close,
     dialect_of,
     is_by_itself,
+    is_silent,
     must_be_heard,
-    passes_by,
     untouched,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ENGINE = "cqrs_ddd_engine_alone"
@@ -75,11 +74,6 @@ async def lone_connection(engine: AsyncEngine, *, write: bool) -> LoneConnection
     return await LoneConnection.take(
         _with_options(engine) if _by_themselves(engine, write=write) else engine, writes=write
     )
-
-
-def is_silent(engine: Engine) -> bool:
-    """Tell whether nobody would notice that statements go past SQLAlchemy's connections, nor a log tell of them."""
-    return passes_by(engine) and not cast("Any", engine)._should_log_info()  # noqa: SLF001
 
 
 @asynccontextmanager

@@ -8,14 +8,15 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session
-from sqlalchemy.util import greenlet_spawn
 
-from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions, is_silent
+from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
-    BegunConnection,
+    TransactionConnection,
     close,
     dialect_of,
+    is_silent,
     may_be_bypassed,
+    must_be_heard,
     take_pooled,
     untouched,
 )
@@ -40,11 +41,12 @@ class BareTransaction:
     To make a session and have it begin, commit and close takes longer than the statements of most transactions.
 
     Attributes:
-        connection: in the transaction.
+        connection: in the transaction, or about to begin it.
     """
 
-    def __init__(self, connection: BegunConnection) -> None:
+    def __init__(self, connection: TransactionConnection) -> None:
         self.connection = connection
+        self._is_committed = False
 
     @classmethod
     async def begin(cls, session_factory: object) -> Self | None:
@@ -53,33 +55,30 @@ class BareTransaction:
         if engine is None or engine.sync_engine.dispatch.engine_connect:
             return None
         watch(engine.sync_engine)
-        bare = cls(BegunConnection(engine, await take_pooled(engine.sync_engine)))
-        if dialect_of(engine).begins_lazily and is_silent(engine.sync_engine):
-            return bare
-        try:
-            await greenlet_spawn(getattr, bare.connection, "sync_connection")
-        except BaseException:
-            await bare.end()
-            raise
+        bare = cls(TransactionConnection(engine, await take_pooled(engine.sync_engine)))
+        if not (dialect_of(engine).begins_lazily and is_silent(engine.sync_engine)):
+            try:
+                await bare.connection.begin_now()
+            except BaseException:
+                await bare.end()
+                raise
         return bare
 
     async def commit(self) -> None:
-        """Commit, and give the connection back."""
-        connection = self.connection
-        if untouched(connection):
-            await dialect_of(connection).commit(connection)
-            await connection.release()
-            return
-
-        def commit() -> None:
-            connection.sync_connection.commit()
-            connection.sync_connection.close()
-
-        await greenlet_spawn(commit)
+        """Commit; `end` gives the connection back."""
+        if untouched(self.connection) and not must_be_heard(self.connection.sync_engine.dispatch.commit):
+            await dialect_of(self.connection).commit(self.connection)
+        else:
+            await self.connection.commit()
+        self._is_committed = True
 
     async def end(self) -> None:
         """Give the connection back; what is not committed is rolled back."""
-        await close(self.connection)
+        if self._is_committed and untouched(self.connection):
+            await self.connection.release()
+        else:
+            # Through SQLAlchemy's connection: there are listeners to rollbacks, the library's own among them.
+            await close(self.connection)
 
     def hand_over(self, session: AsyncSession) -> None:
         """Let the transaction of a session, made with FOR_TAKING_OVER, be this one: to commit or roll back.

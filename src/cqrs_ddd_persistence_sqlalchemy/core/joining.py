@@ -157,7 +157,6 @@ class JoinedByStores:
             await self._session.commit()
         elif self._bare is not None:
             await self._bare.commit()
-            self._bare = None
 
     async def _end_bare(self) -> None:
         bare, self._bare = self._bare, None

@@ -129,8 +129,10 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                     callbacks = await self._commit()
         finally:
             self._open = False
-            await self._close_session()
-        await run_callbacks(callbacks)
+            try:
+                await self._close_session()
+            finally:  # a task that is cancelled as it gives the connection back has committed
+                await run_callbacks(callbacks)
 
     async def commit(self) -> None:
         """Commit and start afresh. Does nothing when the unit of work is idle.
@@ -140,9 +142,13 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                 PostgreSQL would discard it without a word, SQLite keep half of it.
         """
         if self._open:
-            with self.used_by_this_task():
-                callbacks = await self._commit()
-            await run_callbacks(callbacks)
+            callbacks: list[CommitCallback] = []
+            try:
+                with self.used_by_this_task():
+                    callbacks = await self._commit()
+                    await self._end_bare()
+            finally:
+                await run_callbacks(callbacks)
 
     async def rollback(self) -> None:
         """Roll back and start afresh. Does nothing when the unit of work is idle."""

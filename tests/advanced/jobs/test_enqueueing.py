@@ -130,3 +130,41 @@ async def test_rows_that_a_subclass_makes(session_factory):
     await urgent.add(Import(id="one"))
     assert {job.id: job.priority for job in await urgent.list()} == {"many-0": 7, "many-1": 7, "many-2": 7, "one": 7}
     assert (await urgent.get("many-2")).last_line == 2
+
+
+LATER = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=15, minutes=59)))
+ODD = [
+    {},
+    {"run_at": LATER},
+    {"run_at": datetime.max.replace(tzinfo=UTC)},
+    {"priority": -(2**31) + 1, "total_items": 2**40, "processed_items": 3, "max_retries": 0},
+    {"queue": "é\t\\x'\":%(a)s {b}", "correlation_id": "\\N", "path": "\\u0000"},
+    {"error": "e\ne", "started_at": LATER, "retry_count": 2, "last_line": 2**70},
+]
+
+
+@pytest.mark.parametrize("fields", ODD, ids=map(str, range(len(ODD))))
+async def test_one_by_itself_is_stored_as_one_of_several(jobs, row_of, fields):
+    """Column by column, whatever is in it."""
+    await jobs.enqueue_many([Import(id="alone", **fields)])
+    await jobs.enqueue_many([Import(id="one of two", **fields), Import(id="other")])
+    alone, together = dict(await row_of("alone")), dict(await row_of("one of two"))
+    for row in (alone, together):
+        del row["id"], row["created_at"], row["updated_at"]
+        row["state"].pop("created_at")
+        row["waits"] = (row.pop("due_at") - datetime.now(UTC)).total_seconds() > 60
+    assert alone == together
+
+
+@pytest.mark.parametrize(
+    "fields", [{"path": "a\0b"}, {"path": "\ud800"}, {"correlation_id": "a\0b"}, {"queue": "\ud800"}]
+)
+async def test_one_by_itself_is_refused_as_one_of_several(jobs, fields):
+    """With the same words."""
+    said = []
+    for others in ([], [Import()]):
+        with pytest.raises(ValueError) as caught:
+            await jobs.enqueue_many([Import(**fields), *others])
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert sum((await jobs.count_by_status()).values()) == 0

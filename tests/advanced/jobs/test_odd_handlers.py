@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -146,6 +147,33 @@ async def test_jobs_that_cannot_be_loaded_keep_no_worker_from_the_others(jobs, e
     await jobs.add(Import(id="good"))
     assert await JobWorker(jobs, Work(), concurrency=1).run_due() == 1
     assert (await jobs.get("good")).status is JobStatus.COMPLETED
+
+
+async def test_the_lease_of_a_job_that_is_left_ends(jobs, row_of, monkeypatch):
+    """Though the job goes on: another worker may take it then."""
+    monkeypatch.setattr("cqrs_ddd_persistence_sqlalchemy.advanced.jobs.attempt_pool.GIVING_BACK_SECONDS", 0.05)
+    release, reached = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(_job):
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                reached.set()
+                await release.wait()
+
+    await jobs.add(Import(id="j1"))
+    beat = timedelta(milliseconds=10)
+    worker = JobWorker(jobs, stubborn, grace=SHORT, lease=timedelta(seconds=5), heartbeat=beat)
+    task = asyncio.create_task(worker.run())
+    await reached.wait()
+    worker.stop()
+    await task
+    try:
+        await asyncio.sleep(beat.total_seconds())  # a renewal may be under way
+        ends_at = (await row_of("j1"))["lease_until"]
+        await asyncio.sleep(5 * beat.total_seconds())
+        assert (await row_of("j1"))["lease_until"] == ends_at
+    finally:
+        release.set()
 
 
 class Report(BaseBackgroundJob):

@@ -9,13 +9,11 @@ import gc
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, IntegrityError, ResourceClosedError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.projections import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
-from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept, untouched
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError, UnitOfWorkError
 from tests.core.notes import Note, note, notes
 from tests.support.engines import checked_out
@@ -24,25 +22,7 @@ from tests.support.waiting import until
 
 POSITIONS = SQLAlchemyProjectionPositionStore()
 
-
-@pytest.fixture(autouse=True)
-async def a_connection_in_the_pool(engine):
-    """One that was used before; a first one is SQLAlchemy's to open."""
-    async with engine.connect():
-        pass
-
-
-@pytest.fixture
-def sessions(monkeypatch):
-    """The sessions that are made."""
-    made, make = [], AsyncSession.__init__
-
-    def noted(self, *arguments, **options):
-        made.append(self)
-        make(self, *arguments, **options)
-
-    monkeypatch.setattr(AsyncSession, "__init__", noted)
-    return made
+pytestmark = pytest.mark.usefixtures("a_connection_in_the_pool")
 
 
 async def test_none_is_made_where_nobody_asks(engine, session_factory, sessions):
@@ -253,53 +233,3 @@ async def test_asked_for_inside_of_a_savepoint(session_factory, engine):
             await uow.session.execute(note("b"))
         await POSITIONS.save_position("c", 1, uow=uow)
     assert await notes(engine) == ["a", "b", "c"]
-
-
-CHILDREN = "CREATE TABLE children (id TEXT PRIMARY KEY, parent TEXT REFERENCES children DEFERRABLE INITIALLY DEFERRED)"
-
-
-async def test_a_commit_that_is_refused(engine, session_factory, sessions):
-    """All that the unit of work has done is taken back, and the next transaction is a new one."""
-    async with engine.begin() as connection:
-        await connection.execute(sa.text(CHILDREN))
-    store = SQLAlchemyProjectionStore(session_factory)
-    await store.upsert("children", "root", {"parent": None})  # what the table is like is known from here on
-    async with SQLAlchemyUnitOfWork(session_factory) as uow:
-        await POSITIONS.save_position("a", 1, uow=uow)
-        await store.upsert("children", "child", {"parent": "nobody"}, uow=uow)
-        is_bare = untouched(await uow.connection()) is not None
-        assert is_bare is dialect_of(engine).begins_lazily
-        with pytest.raises(IntegrityError):
-            await uow.commit()
-        assert checked_out(engine) == 0
-        await store.upsert("children", "child", {"parent": "root"}, uow=uow)
-    assert await notes(engine) == []
-    assert [each["id"] for each in await store.find("children", sort=[("id", 1)])] == ["child", "root"]
-    assert checked_out(engine) == 0
-    assert sessions == []
-
-
-async def test_a_connection_is_of_use_until_its_transaction_ends(engine, session_factory):
-    """Whoever keeps it is told so, and disturbs nobody who has it next."""
-    async with SQLAlchemyUnitOfWork(session_factory) as uow:
-        connection = await uow.connection()
-        await POSITIONS.save_position("a", 1, uow=uow)
-        await uow.commit()
-        with pytest.raises(ResourceClosedError):
-            await connection.execute(sa.text("SELECT 1"))
-        with pytest.raises(ResourceClosedError):
-            await execute_kept(connection, sa.select(sa.literal(1)))
-    assert await notes(engine) == ["a"]
-
-
-async def test_one_that_asks_the_driver_for_nothing(engine, session_factory, sessions):
-    """Neither its commit nor its end is any trouble."""
-    async with SQLAlchemyUnitOfWork(session_factory) as uow:
-        await uow.connection()
-        await uow.commit()
-        assert checked_out(engine) == 0
-        await uow.connection()
-        await uow.rollback()
-        await uow.connection()
-    assert checked_out(engine) == 0
-    assert sessions == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
@@ -29,7 +28,7 @@ Job = TypeVar("Job", bound=BaseBackgroundJob)
 
 
 class Attempt(Generic[Job]):
-    """Runs a claimed job to its end, in one task.
+    """Runs a claimed job to its end, in a task of its own.
 
     Args:
         claim: of the job, just taken.
@@ -89,15 +88,23 @@ class Attempt(Generic[Job]):
         if self._handling is not None:
             self._handling.cancel()
 
+    def abandon(self) -> None:
+        """Leave the job until its lease ends, though it goes on."""
+        self._guard.leave()
+
     async def _work(self) -> None:
         # A task of its own: to cancel the job is not to cancel what is written of it afterwards.
         handling = self._handling = asyncio.create_task(self._call())
         if self._is_given_back:
             handling.cancel()
         # Who cancels this task cancels the job, and waits for its end.
-        with suppress(BaseException):
+        try:
             await handling
-        if not handling.done() or asyncio.current_task().cancelling():  # type: ignore[union-attr]
+        except GeneratorExit:
+            raise
+        except BaseException:  # noqa: BLE001, S110  (whatever it is: it is recorded below)
+            pass
+        if asyncio.current_task().cancelling():  # type: ignore[union-attr]
             raise asyncio.CancelledError
         await self._guard.write(lambda: self._record(handling), last=True)
 

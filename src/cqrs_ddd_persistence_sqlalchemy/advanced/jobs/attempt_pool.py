@@ -89,6 +89,7 @@ class AttemptPool(Generic[Job]):
         """Leave those alone that do not end even so."""
         for task, attempt in self._tasks.items():
             logger.error("job %r does not end though it is cancelled; it is left until its lease ends", attempt.id)
+            attempt.abandon()
             task.cancel()
         self._tasks, self._saved = {}, set()
 

@@ -41,7 +41,7 @@ class Completions(Generic[Job]):
         self._waiting.append((claim, done))
         if self._saving is None:
             self._saving = asyncio.create_task(self._save())
-        # Whoever is cancelled meanwhile takes no other with it: they are saved in a task of its own.
+        # Whoever is cancelled meanwhile takes no other with it: they are saved in a task of their own.
         await done
 
     async def end(self, seconds: float) -> None:

@@ -41,7 +41,7 @@ class Guard:
         self._lease_seconds = lease.total_seconds()
         self._begun = claimed_at
         self._writing = asyncio.Lock()
-        self._is_let_go = False
+        self._is_let_go = self._is_left = False
 
     async def run(self, work: Coroutine[None, None, None], renew: Write, *, every_seconds: float | None = None) -> None:
         """Run some work, renew its lease beside it, and cancel the work when the lease is lost.
@@ -49,7 +49,7 @@ class Guard:
         The work runs in the task that calls, as with `asyncio.timeout`, and has ended when this returns.
 
         Args:
-            work: whatever it raises passes.
+            work: whatever it raises passes, unless the lease is lost or the task cancelled.
             renew: raises LeaseLostError when somebody else has the lease.
             every_seconds: between renewals; a third of the lease unless given.
 
@@ -67,14 +67,11 @@ class Guard:
             await work
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  (it is raised below)
             error = raised
-        finally:
-            renewals.end()
-        await renewals.wait()
+        lost = await renewals.end()
         if task.cancelling() > cancelled_before:
-            raise asyncio.CancelledError
-        renewals.check()
-        if renewals.is_lost:
-            raise LeaseLostError(self._kind, (self._name,))
+            raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError() from error
+        if lost is not None:
+            raise lost from error
         if isinstance(error, asyncio.CancelledError):
             raise RuntimeError(f"{self._kind} {self._name!r}: the work was cancelled from inside") from error
         if error is not None:
@@ -100,6 +97,10 @@ class Guard:
             await asyncio.sleep(pause)
             pause *= 2
 
+    def leave(self) -> None:
+        """Let the lease end, though the work goes on: it does not stop when it is cancelled."""
+        self._is_left = True
+
     @property
     def _seconds_left(self) -> float:
         return max(0.0, self._begun + self._lease_seconds - monotonic())
@@ -114,13 +115,20 @@ class Guard:
             self._is_let_go = last
 
     async def _keep_renewing(self, renew: Write, every_seconds: float) -> None:
-        """Renew at once, and again and again; return when the lease is lost."""
-        while True:
+        """Renew at once, and again and again, until the lease is lost or left.
+
+        Raises:
+            LeaseLostError: it is lost.
+            Exception: what `renew` has raised that will not pass.
+        """
+        while not self._is_left:
             try:
                 async with asyncio.timeout(self._seconds_left):
                     await self._write_once(renew)
-            except (LeaseLostError, TimeoutError):
-                return
+            except TimeoutError:
+                raise LeaseLostError(self._kind, (self._name,)) from None
+            except LeaseLostError:
+                raise
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -129,43 +137,42 @@ class Guard:
 
 
 class _Renewals:
-    """Renews beside a task, from some seconds on, and cancels it when it comes to an end: the lease is lost."""
+    """Renews beside a task, from some seconds on, and cancels it where the lease is lost.
+
+    Args:
+        task: whose work goes on as long as the lease holds.
+        renew: does so until it is lost.
+        after_seconds: most work ends before its lease is to be renewed, and a timer is cheaper than a task.
+    """
 
     def __init__(
         self, task: asyncio.Task[Any], renew: Callable[[], Coroutine[None, None, None]], after_seconds: float
     ) -> None:
-        self.is_lost = False
         self._task = task
         self._renew = renew
+        self._lost: BaseException | None = None
         self._is_over = False
         self._renewing: asyncio.Task[None] | None = None
-        # Most work ends before its lease is to be renewed: a timer is cheaper than a task.
         self._timer = asyncio.get_running_loop().call_later(after_seconds, self._begin)
 
-    def end(self) -> None:
-        """Cancel the task no more."""
+    async def end(self) -> BaseException | None:
+        """Renew no more; return what has ended the lease, and therefore cancelled the task, which is taken back."""
         self._is_over = True
         self._timer.cancel()
-
-    async def wait(self) -> None:
-        """Renew no more."""
-        if self.is_lost:
+        if self._lost is not None:
             self._task.uncancel()
         if self._renewing is not None:
             await cancel_and_wait([self._renewing])
-
-    def check(self) -> None:
-        """Raise what a renewal has raised."""
-        if self._renewing is not None and not self._renewing.cancelled():
-            self._renewing.result()
+        return self._lost
 
     def _begin(self) -> None:
         self._renewing = asyncio.create_task(self._renew())
         self._renewing.add_done_callback(self._lose)
 
-    def _lose(self, _: object) -> None:
-        if not self._is_over:
-            self.is_lost = self._task.cancel()
+    def _lose(self, renewing: asyncio.Task[None]) -> None:
+        error = None if renewing.cancelled() else renewing.exception()
+        if error is not None and not self._is_over and self._task.cancel():
+            self._lost = error
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import sqlalchemy as sa
-    from sqlalchemy.engine import Connection, Dialect, Engine
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -215,12 +214,12 @@ def effective_schema(connection: AsyncConnection, schema: str | None) -> str | N
     return translate.get(schema, schema) if translate else schema
 
 
+def effective_name(connection: AsyncConnection, table: sa.Table) -> tuple[str | None, str]:
+    """Return schema and name of what statements on a table reach."""
+    return effective_schema(connection, table.schema), table.name
+
+
 def qualified_name(connection: AsyncConnection, table: sa.Table) -> str:
     """Return the quoted, schema-qualified name under which the catalogue finds the table."""
-    return _quoted(connection.dialect, effective_schema(connection, table.schema), table.name)
-
-
-@lru_cache(maxsize=1024)
-def _quoted(dialect: Dialect, schema: str | None, name: str) -> str:
-    quote = dialect.identifier_preparer.quote_identifier
+    quote, (schema, name) = connection.dialect.identifier_preparer.quote_identifier, effective_name(connection, table)
     return f"{quote(schema)}.{quote(name)}" if schema else quote(name)

@@ -1,4 +1,4 @@
-"""Statements on the driver's own connection, in SQLAlchemy's transaction or in none (docs/decisions/0022 and 0026).
+"""Statements on the driver's own connection, in a transaction or in none (docs/decisions/0022, 0026 and 0028).
 
 Statements are SQLAlchemy's, compiled once by it; values go through its types on both ways, errors and cancellations
 through its handling of them. What is left out is its execution context, which costs more than the driver does.
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy.util import greenlet_spawn
-
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.compiling import Compiled
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import BegunConnection, LoneConnection, untouched
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, TransactionConnection, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,12 +91,14 @@ class DirectDialect:
     ) -> Answer:
         """Execute a statement that is made once and kept: it is remembered as long as it lives."""
         parameters = parameters or {}
-        bare = untouched(connection)
-        lone = bare if isinstance(bare, LoneConnection) else None
-        if bare is None:
+        unmade = untouched(connection)
+        lone = unmade if isinstance(unmade, LoneConnection) else None
+        if unmade is None:
             pooled = self._pooled(connection)
         else:
-            pooled = bare.pooled if self._is_ready(bare.pooled, in_transaction=lone is None) else None
+            # In a transaction somebody may have begun to listen since its beginning.
+            is_ready = self._is_ready(unmade.pooled, in_transaction=lone is None)
+            pooled = unmade.pooled if is_ready and (lone or is_silent(unmade.sync_engine)) else None
         compiled = None if pooled is None else self._compiled(connection, statement)
         if pooled is None or compiled is None:
             result = await connection.execute(statement, parameters)
@@ -130,12 +130,9 @@ class DirectDialect:
             self._learn(error)
             await fail(connection, pooled, error, compiled.sql, values)
 
-    async def commit(self, connection: BegunConnection) -> None:
-        """Commit the transaction of a connection that SQLAlchemy knows nothing of."""
-        try:
-            await self._commit(connection.pooled)
-        except BaseException as error:  # noqa: BLE001  (as above)
-            await fail(connection, connection.pooled, error, None, None)
+    async def commit(self, connection: TransactionConnection) -> None:
+        """Commit the transaction of a connection that SQLAlchemy knows nothing of, where one can be `begins_lazily`."""
+        raise NotImplementedError
 
     #: From how many rows on one statement for all of them is worth its while.
     min_rows_to_merge: float = math.inf
@@ -215,10 +212,6 @@ class DirectDialect:
     async def _run_many(self, pooled: PoolProxiedConnection, sql: str, values: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each of the values."""
 
-    async def _commit(self, pooled: PoolProxiedConnection) -> None:
-        """Commit what the driver has begun."""
-        await greenlet_spawn(pooled.dbapi_connection.commit)  # type: ignore[union-attr]
-
     def _is_outdated(self, error: BaseException) -> bool:
         """Tell whether a driver's connection has prepared the statement before a migration, as others may have."""
         return False
@@ -230,7 +223,7 @@ class DirectDialect:
 
     @abstractmethod
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
-        """Tell whether the driver is in the transaction that SQLAlchemy takes for begun, or `_run` will see to it."""
+        """Tell whether the driver is in the transaction that is taken for begun, or `_run` will see to it."""
 
     def _compiled(self, connection: AsyncConnection, statement: sa.Executable) -> Compiled | None:
         """Return the statement as the driver takes it, or None where SQLAlchemy has more to do."""
@@ -271,6 +264,11 @@ def passes_by(bind: Connection | Engine) -> bool:
         or dialects.do_executemany
         or not _CHANGES_STATEMENTS.isdisjoint(bind.get_execution_options())
     )
+
+
+def is_silent(engine: Engine) -> bool:
+    """Tell whether nobody would notice that statements go past SQLAlchemy's connections, nor a log tell of them."""
+    return passes_by(engine) and not cast("Any", engine)._should_log_info()  # noqa: SLF001
 
 
 def is_by_itself(connection: Connection) -> bool:

@@ -1,4 +1,4 @@
-"""Connections of the pool without SQLAlchemy's around them (docs/decisions/0026)."""
+"""Connections of the pool without SQLAlchemy's around them (docs/decisions/0026 and 0028)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class PooledConnection(AsyncConnection):
     """A connection of the pool's, around which SQLAlchemy's own is made as soon as somebody asks for it.
 
-    Somebody does for an error, or for a savepoint; to make it takes longer than a statement.
+    Somebody does for errors, savepoints and rollbacks, and for whatever is not one statement; to make it takes longer
+    than most statements.
 
     Args:
         engine: with the options that its connections have.
@@ -52,7 +53,9 @@ class PooledConnection(AsyncConnection):
 
     def _make(self) -> Connection:
         if self._released:
-            raise ResourceClosedError("the connection went back to the pool as its transaction ended")
+            raise ResourceClosedError(
+                "the connection went back to the pool as its transaction ended: ask the unit of work for another one"
+            )
         self._made = Connection(self.sync_engine, connection=self.pooled)
         self._assign_proxied(self._made)
         return self._made
@@ -104,7 +107,7 @@ class LoneConnection(PooledConnection):
             await close(self)
 
 
-class BegunConnection(PooledConnection):
+class TransactionConnection(PooledConnection):
     """One in a transaction, the only one that it is ever in.
 
     The driver begins it with the first statement; for SQLAlchemy it has begun as soon as its connection is made.
@@ -117,7 +120,11 @@ class BegunConnection(PooledConnection):
 
     def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection) -> None:
         super().__init__(engine, pooled)
-        self.notes: dict[str, Any] = {}
+        self.notes: dict[Any, Any] = {}
+
+    async def begin_now(self) -> None:
+        """Let SQLAlchemy begin it now, as one must that asks the database for it."""
+        await greenlet_spawn(self._make)
 
     def _make(self) -> Connection:
         made = super()._make()

@@ -16,12 +16,13 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import (
     DatabaseDialect,
     TableDescription,
     TableRef,
+    effective_name,
     qualified_name,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.catalogues import PostgreSQLCatalogue
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import TRANSACTION_POOLING
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import LOWEST_FLOOR, hold_floor, read_last_value
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import BegunConnection, untouched
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import TransactionConnection, untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_direct import PostgreSQLDirect
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_migrations import PostgreSQLMigrations, qualified
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql_replacing import PostgreSQLReplacing
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    # True for the whole transaction, a savepoint, False for one of which it is not known that it got the lock.
+    # What holds a lock: True for the whole transaction, or a savepoint; False where that is not known.
     Holder: TypeAlias = bool | weakref.ref[Transaction]
+    Holders: TypeAlias = dict[tuple[str | None, str], Holder]
 
 # undefined_column, datatype_mismatch, undefined_function (no such operator), invalid_column_reference (ON CONFLICT),
 # string_data_right_truncation, numeric_value_out_of_range.
@@ -58,9 +60,8 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
 
     def __init__(self) -> None:
         super().__init__()
-        # For each open transaction and table: the savepoint that took the lock of hold_readers. Weakly, or none would
-        # ever be forgotten.
-        self._holding: weakref.WeakKeyDictionary[Transaction, dict[str, Holder]] = weakref.WeakKeyDictionary()
+        # What holds the locks of hold_readers, for each open transaction and table; savepoints weakly, to be forgotten.
+        self._holding: weakref.WeakKeyDictionary[Transaction, Holders] = weakref.WeakKeyDictionary()
 
     def configure(self, engine: Engine) -> None:
         """Leave the engine alone: PostgreSQL's defaults are the recommended settings."""
@@ -166,17 +167,16 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
 
         Positions are drawn before the commit, so a transaction may commit position 7 after another's 9. A reader that
         sees this lock stops at the floor it names (`readable_position`). The lock ends with the transaction; inside a
-        savepoint it would end with the savepoint, hence the note of which (sub)transaction took it.
+        savepoint it would end with the savepoint, hence the note of what took it.
         """
-        key = qualified_name(connection, events)
-        held = self._holders(connection).get(key)
+        held = self._holders(connection).get(effective_name(connection, events))
         savepoint = held() if isinstance(held, weakref.ref) else None
         if held is True or (savepoint is not None and savepoint.is_active):
             return
         # A savepoint that took the lock and was released has left it with its parent, one that was rolled back has
         # not: ask the server, rather than take one lock a savepoint until its lock table is full.
         statement = hold_floor(events, only_if_not_held=held is not None)
-        await self.execute(connection, statement, {"events": key})
+        await self.execute(connection, statement, {"events": qualified_name(connection, events)})
         self.note_held(connection, events, certain=True)
 
     def floor(self, events: sa.Table) -> sa.Select[Any]:
@@ -185,16 +185,16 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
 
     def holds_nothing(self, connection: AsyncConnection, events: sa.Table) -> bool:
         """Look at what is noted."""
-        return qualified_name(connection, events) not in self._holders(connection)
+        return effective_name(connection, events) not in self._holders(connection)
 
     def note_held(self, connection: AsyncConnection, events: sa.Table, *, certain: bool) -> None:
         """Note what holds the lock; an inactive savepoint has the server asked the next time."""
         nested = None if untouched(connection) else connection.sync_connection.get_nested_transaction()  # type: ignore[union-attr]
         held = certain if nested is None or not certain else weakref.ref(nested)
-        self._holders(connection)[qualified_name(connection, events)] = held
+        self._holders(connection)[effective_name(connection, events)] = held
 
-    def _holders(self, connection: AsyncConnection) -> dict[str, Holder]:
-        if isinstance(connection, BegunConnection):
+    def _holders(self, connection: AsyncConnection) -> Holders:
+        if isinstance(connection, TransactionConnection):
             return connection.notes
         sync = connection.sync_connection
         root = sync.get_transaction() if sync else None

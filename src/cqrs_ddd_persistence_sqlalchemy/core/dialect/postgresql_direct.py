@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from sqlalchemy.types import NullType
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import qualified_name
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, sequence_of, stream_versions
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.keeping import kept
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.texts import ListText, copy_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection
+    from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import LoneConnection, TransactionConnection
 
 
 # Of a part of text: so many rows, or characters in their documents.
@@ -52,11 +52,12 @@ class PostgreSQLDirect(DirectDialect):
         pooled = self._pooled(connection)
         if pooled is None:
             return None
-        source, create = _source(table, tuple(names), connection.dialect)
+        dialect, of = connection.dialect, tuple(names)
+        source, create = kept(dialect, (_source, table, of), lambda: _source(table, of, dialect))
         if source is None:
             return None
         if text is None:
-            processes = [_writes(table.c[name].type, connection.dialect) for name in names]
+            processes = [_writes(table.c[name].type, dialect) for name in names]
             pairs = zip(processes, columns, strict=True)
             rows = zip(*(each if process is None else map(process, each) for process, each in pairs), strict=True)
             await _copy(connection, pooled, source, names, rows=rows, first=create)
@@ -166,17 +167,21 @@ class PostgreSQLDirect(DirectDialect):
         driver = await _begun(pooled)
         await driver.executemany(sql, values)
 
-    async def _commit(self, pooled: PoolProxiedConnection) -> None:
-        adapted: Any = pooled.dbapi_connection
+    async def commit(self, connection: TransactionConnection) -> None:
+        """Do what SQLAlchemy's connection does, without a greenlet."""
+        adapted: Any = connection.pooled.dbapi_connection
         transaction = adapted._transaction  # noqa: SLF001
         if transaction is None:
             return  # no statement was sent
         try:
-            await transaction.commit()
-        finally:
-            adapted._transaction = None  # noqa: SLF001  (as SQLAlchemy leaves it)
-            if hasattr(adapted, "_started"):  # SQLAlchemy 2.0
-                adapted._started = False  # noqa: SLF001
+            try:
+                await transaction.commit()
+            finally:
+                adapted._transaction = None  # noqa: SLF001
+                if hasattr(adapted, "_started"):  # SQLAlchemy 2.0
+                    adapted._started = False  # noqa: SLF001
+        except BaseException as error:  # noqa: BLE001  (a cancellation, too, is SQLAlchemy's to handle)
+            await fail(connection, connection.pooled, error, None, None)
 
 
 def _list_of(name: str, item: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
@@ -188,7 +193,6 @@ def _list_of(name: str, item: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]
     return sa.bindparam(name, type_=array)
 
 
-@lru_cache(maxsize=1024)
 def _source(table: sa.Table, columns: tuple[str, ...], dialect: Dialect) -> tuple[sa.Table | None, str]:
     """Return a temporary table with some columns of another, in the types that are known of them, and what makes it.
 

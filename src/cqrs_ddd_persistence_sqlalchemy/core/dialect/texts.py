@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import lru_cache, partial
+from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.keeping import kept
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, JSONText, UTCDateTime
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ class CopyText:
         return "\n".join(lines).encode()
 
 
-@lru_cache(maxsize=1024)
 def copy_text(
     types: tuple[sa.types.TypeEngine[Any], ...], dialect: Dialect, *, json_is_text: bool = False
 ) -> CopyText | None:
@@ -81,8 +81,12 @@ def copy_text(
 
     The values are those that the driver's binary form would be made of; with `json_is_text`, JSON is text already.
     """
-    writers = [_writer(type_, dialect, json_is_text=json_is_text) for type_ in types]
-    return None if None in writers else CopyText([writer for writer in writers if writer is not None])
+
+    def make() -> CopyText | None:
+        writers = [_writer(type_, dialect, json_is_text=json_is_text) for type_ in types]
+        return None if None in writers else CopyText([writer for writer in writers if writer is not None])
+
+    return kept(dialect, (copy_text, types, json_is_text), make)
 
 
 class ListText(sa.TypeDecorator[list[Any]]):
