@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PrivateAttr
 
 from cqrs_ddd_advanced_core.arguments import arguments_of
-from cqrs_ddd_advanced_core.cancellation import is_cancelled
+from cqrs_ddd_advanced_core.cancellation import in_its_own_task, is_cancelled
 from cqrs_ddd_advanced_core.exceptions import CompensationError, DomainError, InvalidTransitionError
 from cqrs_ddd_advanced_core.sagas.recording import SagaSteps
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
@@ -145,7 +145,7 @@ class SagaState(SagaSteps):
         self._undone = record
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                await call()
+                await in_its_own_task(call())
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise

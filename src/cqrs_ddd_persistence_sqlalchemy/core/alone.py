@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
     ALONE,
+    CHANGES_TRANSACTIONS,
     READ_ONLY,
     LoneConnection,
     close,
@@ -50,6 +51,8 @@ def engine_without_sessions(session_factory: object, *, write: bool = True, sing
     """
     if not isinstance(session_factory, async_sessionmaker):
         return None
+    if type(session_factory).__call__ is not async_sessionmaker.__call__:
+        return None  # of an application's own, which does more
     engine = session_factory.kw.get("bind")
     if not isinstance(engine, AsyncEngine):
         return None
@@ -62,7 +65,7 @@ def engine_without_sessions(session_factory: object, *, write: bool = True, sing
         and not any(map(must_be_heard, _heard_by_sessions))
         and not any(must_be_heard(getattr(sync.dispatch, name)) for name in ("begin", "commit"))
         and sync.dialect._on_connect_isolation_level is None  # noqa: SLF001  (create_engine(isolation_level=))
-        and "isolation_level" not in sync.get_execution_options()
+        and CHANGES_TRANSACTIONS.isdisjoint(sync.get_execution_options())
     )
     return engine if is_plain else None
 
@@ -82,7 +85,8 @@ async def connected(engine: AsyncEngine, *, write: bool, single: bool) -> AsyncI
 
     Otherwise it is in a transaction, which is committed in the end, or rolled back where nothing is written.
     """
-    by_themselves = single and _by_themselves(engine, write=write)
+    # Who listens to the pool may have begun a transaction, such as to say whose rows are seen.
+    by_themselves = single and _by_themselves(engine, write=write) and not engine.sync_engine.pool.dispatch.checkout
     async with _connected(_with_options(engine) if by_themselves else engine) as connection:
         if by_themselves:
             yield connection

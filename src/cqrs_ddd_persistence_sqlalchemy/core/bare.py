@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.pool import PoolProxiedConnection
 
 #: How a session is made that is to take a transaction over.
 FOR_TAKING_OVER: Mapping[str, Any] = {"join_transaction_mode": "control_fully"}
@@ -55,7 +56,12 @@ class BareTransaction:
         if engine is None or engine.sync_engine.dispatch.engine_connect:
             return None
         watch(engine.sync_engine)
-        bare = cls(TransactionConnection(engine, await take_pooled(engine.sync_engine)))
+        return await cls.on(engine, await take_pooled(engine.sync_engine))
+
+    @classmethod
+    async def on(cls, engine: AsyncEngine, pooled: PoolProxiedConnection) -> Self:
+        """Begin a transaction on a connection of the engine's pool, or go on with the one that it is in already."""
+        bare = cls(TransactionConnection(engine, pooled))
         if not (dialect_of(engine).begins_lazily and is_silent(engine.sync_engine)):
             try:
                 await bare.connection.begin_now()

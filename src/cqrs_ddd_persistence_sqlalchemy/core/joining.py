@@ -53,6 +53,10 @@ class JoinedByStores:
         """The session of the open unit of work."""
 
     @property
+    def _is_used_by_another_task(self) -> bool:
+        return self._user is not None and self._user is not asyncio.current_task()
+
+    @property
     def given_is_in_transaction(self) -> bool:
         """True where the caller's session is in a transaction, which stays the caller's to end."""
         return self.given_session is not None and self.given_session.in_transaction()

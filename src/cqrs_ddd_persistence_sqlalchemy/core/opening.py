@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_persistence_sqlalchemy.core.alone import connected, lone_connection
+from cqrs_ddd_persistence_sqlalchemy.core.bare import BareTransaction
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import READ_ONLY, dialect_of
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     CHANGED,
@@ -82,6 +83,11 @@ class OperationWithoutSession:
     async def __aenter__(self) -> AsyncConnection:
         watch(self._engine.sync_engine)
         self._lone = await lone_connection(self._engine, write=self._write) if self._single else None
+        self._bare: BareTransaction | None = None
+        if self._lone is not None and dialect_of(self._engine).is_in_transaction(self._lone.pooled):
+            # One that listens to the pool has begun it, such as to say whose rows are seen.
+            self._bare, self._lone = await BareTransaction.on(self._engine, self._lone.pooled), None
+            return self._bare.connection
         if self._lone is not None:
             return self._lone
         self._slow = connected(self._engine, write=self._write, single=self._single)
@@ -90,10 +96,16 @@ class OperationWithoutSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._lone is None:
-            await self._slow.__aexit__(kind, error, traceback)
-        else:
+        if self._lone is not None:
             await self._lone.give_back(commit=error is None)
+        elif self._bare is not None:
+            try:
+                if error is None and self._write:
+                    await self._bare.commit()
+            finally:
+                await self._bare.end()
+        else:
+            await self._slow.__aexit__(kind, error, traceback)
         if isinstance(error, DBAPIError):
             _translate(error, dialect_of(self._engine))
 

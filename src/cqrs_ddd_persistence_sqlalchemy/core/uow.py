@@ -147,6 +147,8 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                 with self.used_by_this_task():
                     callbacks = await self._commit()
                     await self._end_bare()
+                    if self._session is not None:
+                        await asyncio.sleep(0)  # who waits for the connection is to have it before this task
             finally:
                 await run_callbacks(callbacks)
 
@@ -193,7 +195,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         if session is None:
             factory = self.session_factory
             assert factory is not None  # noqa: S101  (the constructor saw to it)
-            if self._is_beginning:
+            if self._is_beginning or self._is_used_by_another_task:
                 raise UnitOfWorkError(TWO_TASKS)
             session = factory() if self._bare is None else cast("Any", factory)(**FOR_TAKING_OVER)
         self._shared_engine = claim_shared_connection(session, self)
@@ -221,7 +223,8 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         forget(session.sync_session, self._handler)
         try:
             if session is not self.given_session and not session.in_transaction():
-                await session.close()  # it holds no connection
+                await session.close()  # it holds no connection any more
+                await asyncio.sleep(0)  # as after commit()
             elif session is not self.given_session:
                 # A task that is cancelled here still gives the connection back.
                 await asyncio.shield(asyncio.ensure_future(session.close()))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from cqrs_ddd_advanced_core.background_jobs.entity import JobStatus
 from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
@@ -167,4 +168,41 @@ async def test_one_by_itself_is_refused_as_one_of_several(jobs, fields):
             await jobs.enqueue_many([Import(**fields), *others])
         said.append(str(caught.value))
     assert said[0] == said[1]
+    assert sum((await jobs.count_by_status()).values()) == 0
+
+
+class Wide(Import):
+    unique_key: str | None = None
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_nothing_is_cut_off(session_factory, others):
+    """What is too long for its column is refused, where the database knows how long that is, and never shortened."""
+    wide = SQLAlchemyBackgroundJobRepository(Wide, session_factory=session_factory)
+    keys = ["k" * 255 + end for end in ("a", "b")]
+    try:
+        assert len(await wide.enqueue_many([Wide(unique_key=key) for key in keys[: others + 1]])) == others + 1
+    except DBAPIError as error:
+        assert "too long" in str(error)  # noqa: PT017  (SQLite takes it)
+        assert sum((await wide.count_by_status()).values()) == 0
+    else:
+        assert {job.unique_key for job in await wide.list()} == set(keys[: others + 1])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("priority", 1.5),
+        ("priority", 2**31),
+        ("total_items", 2**63),
+        ("retry_count", "1"),
+        ("run_at", datetime(2030, 1, 1)),
+    ],
+)
+async def test_what_was_never_checked_is(jobs, others, name, value):
+    """Numbers and times of jobs that pydantic has not seen are refused by name."""
+    odd = Import.model_construct(**{**dict(Import()), name: value})
+    with pytest.raises(ValueError, match=name):
+        await jobs.enqueue_many([odd, *(Import() for _ in range(others))])
     assert sum((await jobs.count_by_status()).values()) == 0

@@ -17,6 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.advanced import JobWorker, SQLAlchemyBackgr
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from tests.advanced.jobs.conftest import Import
 from tests.advanced.jobs.handlers import SHORT, Work
+from tests.support.engines import checked_out
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 
@@ -53,6 +54,25 @@ async def test_a_result_that_cannot_be_stored_is_a_failure(jobs, result):
     job = await jobs.get("j1")
     assert (job.status, job.last_line) == (JobStatus.FAILED, 0)
     assert job.error.startswith(("ValueError", "PydanticSerializationError", "UnicodeDecodeError"))
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [Stop("now"), GeneratorExit(), BaseExceptionGroup("both", [Stop(), KeyError()])])
+async def test_whatever_is_raised_is_a_failure(jobs, engine, error):
+    """Of the job, and of nothing else."""
+
+    async def handle(_job):
+        raise error
+
+    await jobs.enqueue_many([Import(id="j1", max_retries=0), Import(id="j2", max_retries=0)])
+    assert await JobWorker(jobs, handle).run_due() == 2
+    for name in ("j1", "j2"):
+        assert (await jobs.get(name)).status is JobStatus.FAILED
+    assert type(error).__name__ in (await jobs.get("j1")).error
+    assert checked_out(engine) == 0
 
 
 async def test_a_failure_is_kept_also_where_the_rest_cannot_be_stored(jobs):

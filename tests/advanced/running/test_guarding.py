@@ -139,3 +139,56 @@ async def test_what_the_work_raises_passes():
     assert count > 0
     await asyncio.sleep(0.01)
     assert len(renewals) == count
+
+
+class Stop(BaseException):
+    pass
+
+
+async def test_nothing_is_renewed_after_whatever_the_work_raises():
+    """Be it no Exception."""
+    renewals = []
+
+    async def renew():
+        renewals.append(1)
+
+    async def work():
+        await asyncio.sleep(0.02)
+        raise Stop
+
+    with pytest.raises(Stop):
+        await a_guard().run(work(), renew, every_seconds=0.001)
+    count = len(renewals)
+    await asyncio.sleep(0.01)
+    assert len(renewals) == count
+
+
+async def test_work_that_is_left_has_its_lease_end():
+    """Though it goes on."""
+    work, guard, renewals = Work(swallows=2), a_guard(), []
+
+    async def renew():
+        renewals.append(1)
+
+    task = asyncio.create_task(guard.run(work.run(), renew, every_seconds=0.001))
+    await work.begun.wait()
+    guard.leave()
+    task.cancel()
+    await asyncio.sleep(0.005)
+    count = len(renewals)
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    assert len(renewals) == count
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_renewals_that_fail_at_once_lose_the_lease():
+    """As those that hang do."""
+    guard = Guard("saga", "s1", timedelta(milliseconds=50), monotonic())
+
+    async def renew():
+        raise OSError("no network")
+
+    with pytest.raises(LeaseLostError):
+        await guard.run(Work().run(), renew, every_seconds=0.001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -194,6 +195,55 @@ async def test_what_is_cancelled_from_inside_has_failed(uow_factory, make_runner
     await run_until(make_runner(odd, compensation_retries=1), over(odd, "o1"))
     assert (await odd.get("o1")).status is SagaStatus.FAILED
     assert runs == ["first", "second", "third", "third", "undo second", "undo first", "undo second"]
+
+
+async def in_a_group():
+    async def fail():
+        raise LookupError("one of a group")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+
+
+async def cancelling_itself():
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+async def swallowing_that():
+    with suppress(asyncio.CancelledError):
+        await cancelling_itself()
+    raise LookupError("afterwards")
+
+
+@pytest.mark.parametrize("act", [in_a_group, cancelling_itself, swallowing_that])
+@pytest.mark.parametrize("where", ["step", "compensation"])
+async def test_what_a_step_does_to_its_task_is_done_to_no_other(uow_factory, make_runner, act, where):
+    """It fails as by any other error, once, and its saga with it."""
+    runs = []
+
+    class Odd(SagaState):
+        @saga_step(compensation="undo")
+        async def first(self):
+            runs.append("first")
+
+        @saga_step()
+        async def second(self):
+            runs.append("second")
+            await (act() if where == "step" else cancelling_itself())
+
+        async def undo(self):
+            runs.append("undo")
+            if where == "compensation":
+                await act()
+
+    odd = SQLAlchemySagaRepository(Odd, uow_factory)
+    await odd.add(Odd(id="o1"))
+    assert await make_runner(odd, compensation_retries=0).run_due() == 1
+    saga = await odd.get("o1")
+    assert saga.status is (SagaStatus.CANCELLED if where == "step" else SagaStatus.FAILED)
+    assert runs == ["first", "second", "undo"]
+    assert saga.failures_of("second") == 1
 
 
 async def test_a_compensation_ends_no_saga_that_has_more_to_be_undone(uow_factory, make_runner):

@@ -10,11 +10,13 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError, ResourceClosedError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyUnitOfWork
+from cqrs_ddd_persistence_sqlalchemy import SQLAlchemyEventStore, SQLAlchemyUnitOfWork
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemyProjectionPositionStore, SQLAlchemyProjectionStore
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of, execute_kept, untouched
+from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, UnitOfWorkError
 from tests.core.notes import notes
 from tests.support.engines import checked_out, configured_engine
+from tests.support.events import an_event
 from tests.support.kinds import ONLY_POSTGRESQL
 from tests.support.waiting import until
 
@@ -62,7 +64,71 @@ async def test_a_connection_is_of_use_until_its_transaction_ends(engine, session
             await connection.execute(sa.text("SELECT 1"))
         with pytest.raises(ResourceClosedError):
             await execute_kept(connection, sa.select(sa.literal(1)))
-    assert await notes(engine) == ["a"]
+        assert connection.closed
+        assert not connection.in_transaction()
+        assert hash(connection) == hash(connection)
+        await connection.close()
+        await POSITIONS.save_position("b", 1, uow=uow)
+        assert checked_out(engine) == 1
+    assert await notes(engine) == ["a", "b"]
+
+
+@ONLY_POSTGRESQL
+async def test_an_append_after_its_transaction_was_ended_by_hand(session_factory):
+    """It is refused, where it would hold no reader: a place that was noted for one transaction is none of the next."""
+    store = SQLAlchemyEventStore(session_factory)
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        await store.append([an_event()], uow=uow)
+        await (await uow.connection()).commit()
+        with pytest.raises(PersistenceError, match="needs a transaction"):
+            await store.append([an_event()], uow=uow)
+        await uow.rollback()
+        await store.append([an_event()], uow=uow)
+    assert len(await store.get_events_after(0)) == 2
+
+
+async def test_the_session_is_not_another_tasks_to_ask_for_as_the_block_ends(engine, session_factory):
+    """A session that takes over what is being committed would have nothing left to end."""
+    for turns in range(12):
+
+        async def ask(uow, turns=turns):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await uow.session.execute(sa.text("SELECT 1"))
+
+        async with SQLAlchemyUnitOfWork(session_factory) as uow:
+            await POSITIONS.save_position(f"{turns:02}", 1, uow=uow)
+            asking = asyncio.create_task(ask(uow))
+        (outcome,) = await asyncio.gather(asking, return_exceptions=True)
+        assert outcome is None or isinstance(outcome, UnitOfWorkError), outcome
+    assert await notes(engine) == [f"{turns:02}" for turns in range(12)]
+
+
+@pytest.mark.parametrize("asks_for", ["nothing", "connection", "session"])
+@pytest.mark.parametrize("ending", ["block", "commit"])
+async def test_who_waits_for_a_connection_has_the_next(database, asks_for, ending):
+    """However busy the one is that gives it back."""
+    async with configured_engine(database.url, pool_size=1, max_overflow=0) as engine:
+        factory, done = async_sessionmaker(engine), []
+
+        async def work(name):
+            async with SQLAlchemyUnitOfWork(factory) as uow:
+                await POSITIONS.save_position(name, len(done), uow=uow)
+                if asks_for == "connection":
+                    await (await uow.connection()).execute(sa.text("SELECT 1"))
+                elif asks_for == "session":
+                    await uow.session.execute(sa.text("SELECT 1"))
+                if ending == "commit":
+                    await uow.commit()
+            done.append(name)
+
+        async def work_on(name):
+            while len(done) < 40:
+                await work(name)
+
+        await asyncio.gather(*(work_on(name) for name in "abc"))
+        for name in "abc":
+            assert done.count(name) >= 10
 
 
 async def test_one_that_asks_the_driver_for_nothing(engine, session_factory, sessions):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob, JobStatus
+from cqrs_ddd_advanced_core.cancellation import is_cancelled
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.guarding import Guard
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.patience import is_passing
@@ -98,18 +100,18 @@ class Attempt(Generic[Job]):
         if self._is_given_back:
             handling.cancel()
         # Who cancels this task cancels the job, and waits for its end.
-        try:
+        with suppress(BaseException):  # which is recorded below
             await handling
-        except GeneratorExit:
-            raise
-        except BaseException:  # noqa: BLE001, S110  (whatever it is: it is recorded below)
-            pass
-        if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+        if is_cancelled():
             raise asyncio.CancelledError
         await self._guard.write(lambda: self._record(handling), last=True)
 
     async def _call(self) -> Any:
-        return await self._handler(self.claim.job)
+        try:
+            return await self._handler(self.claim.job)
+        except GeneratorExit as error:
+            # Whatever waits for it would be closed by it.
+            raise RuntimeError("the handler raised GeneratorExit") from error
 
     async def _record(self, handling: asyncio.Task[Any]) -> None:
         """Write down how the job has ended; where that cannot be stored, that it could not."""

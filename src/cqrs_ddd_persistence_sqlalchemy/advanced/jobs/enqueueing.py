@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs import statements
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.claiming import ClaimedJobs
-from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job
+from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.rows import Job, check_columns
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import job_schedules
 from cqrs_ddd_persistence_sqlalchemy.advanced.running.listening import Listener
 from cqrs_ddd_persistence_sqlalchemy.core.channels import JOBS_CHANNEL
@@ -177,5 +177,6 @@ class QueuedJobs(ClaimedJobs[Job]):
             rows = list(map(self._row_values, jobs))
             columns = {name: [row.get(name) for row in rows] for name in (*statements.NEW, "run_at")}
             columns["state"] = [DocumentText(dumps(state)) for state in columns["state"]]
+        check_columns(columns)
         delays = [None if job.delay is None else job.delay.total_seconds() for job in jobs]
         return columns | {"row_number": range(len(jobs)), "delay": delays}

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from cqrs_ddd_advanced_core.background_jobs.entity import BaseBackgroundJob
 from cqrs_ddd_advanced_core.background_jobs.status import JobStatus
 from cqrs_ddd_advanced_core.error_text import shortened
+from cqrs_ddd_advanced_core.storable import BIGINT_MAX, INTEGER_MAX
 from cqrs_ddd_persistence_sqlalchemy.advanced.jobs.statements import spelled
 from cqrs_ddd_persistence_sqlalchemy.advanced.models import BackgroundJobModel
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_of
@@ -23,6 +24,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.json_documents import (
 from cqrs_ddd_persistence_sqlalchemy.core.mapping import dumped, stored_version, validated
 from cqrs_ddd_persistence_sqlalchemy.core.repository import SQLAlchemyRepository
 from cqrs_ddd_persistence_sqlalchemy.core.undoing import on_rollback
+from cqrs_ddd_persistence_sqlalchemy.core.validation import check_aware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +44,11 @@ IN_COLUMNS = (
 )  # fmt: skip
 _IN_COLUMNS = set(IN_COLUMNS)
 _TEXTS = ("id", "queue", "unique_key", "correlation_id")
+_TIMES = ("run_at", "started_at", "finished_at")
+_WHOLE = {
+    "priority": INTEGER_MAX, "total_items": BIGINT_MAX, "processed_items": BIGINT_MAX, "retry_count": INTEGER_MAX,
+    "max_retries": INTEGER_MAX,
+}  # fmt: skip
 
 
 class JobRows(SQLAlchemyRepository[Job, str]):
@@ -154,3 +161,19 @@ class JobRows(SQLAlchemyRepository[Job, str]):
         """Let a job know how its claim has ended, and with which version it is stored."""
         self._stamp(connection, job, row["version"])
         self._tell(connection, job, {name: row[name] for name in names})
+
+
+def check_columns(columns: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse numbers and times that one of the databases would refuse, or store as others.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    for name, most in _WHOLE.items():
+        for value in columns[name]:
+            if not isinstance(value, int) or isinstance(value, bool) or not -most <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {-most} to {most}, not {value!r}")
+    for name in _TIMES:
+        for value in columns[name]:
+            if value is not None:
+                check_aware(name, value)

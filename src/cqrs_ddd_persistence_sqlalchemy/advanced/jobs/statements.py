@@ -162,7 +162,7 @@ def release_expired(table: sa.Table, dialect_name: str) -> Any:
 def enqueue(table: sa.Table, dialect_name: str, *, one: bool = False) -> Any:
     """Insert a batch of new jobs, but for those that another row stands in the way of; with `one`, a single job."""
     dialect = dialect_named(dialect_name)
-    types = {name: table.c[name].type for name in (*NEW, "run_at")} | {"state": JSONText()}
+    types = {name: _unlimited(table.c[name].type) for name in (*NEW, "run_at")} | {"state": JSONText()}
     types |= {"row_number": sa.BigInteger(), "delay": sa.Double()}
     if one:
         rows: sa.FromClause = sa.select(
@@ -177,6 +177,11 @@ def enqueue(table: sa.Table, dialect_name: str, *, one: bool = False) -> Any:
     source = sa.select(*values).where(sa.literal_column("1") == sa.literal_column("1")).order_by(rows.c.row_number)
     insert = dialect.insert(table).from_select([*NEW, *times, "version"], source)
     return insert.on_conflict_do_nothing().returning(table.c.id, table.c.run_at)
+
+
+def _unlimited(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Return a type that cuts nothing off, as PostgreSQL does in a cast: a column refuses what is too long for it."""
+    return sa.Text() if type(type_) is sa.String else type_
 
 
 @lru_cache(maxsize=1024)

@@ -46,7 +46,8 @@ class Guard:
     async def run(self, work: Coroutine[None, None, None], renew: Write, *, every_seconds: float | None = None) -> None:
         """Run some work, renew its lease beside it, and cancel the work when the lease is lost.
 
-        The work runs in the task that calls, as with `asyncio.timeout`, and has ended when this returns.
+        The work runs in the task that calls, as with `asyncio.timeout`, and has ended when this returns. So somebody
+        else's code in it needs a task of its own (`in_its_own_task`).
 
         Args:
             work: whatever it raises passes, unless the lease is lost or the task cancelled.
@@ -65,7 +66,10 @@ class Guard:
         error: BaseException | None = None
         try:
             await work
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  (it is raised below)
+        except GeneratorExit:  # it is thrown away together with this
+            renewals.stop()
+            raise
+        except BaseException as raised:  # noqa: BLE001  (it is raised below)
             error = raised
         lost = await renewals.end()
         if task.cancelling() > cancelled_before:
@@ -133,6 +137,8 @@ class Guard:
                 if not is_passing(error):
                     raise
                 logger.warning("%s %r: the lease could not be renewed: %s", self._kind, self._name, error)
+                if self._seconds_left <= 0:
+                    raise LeaseLostError(self._kind, (self._name,)) from error
             await asyncio.sleep(min(every_seconds, self._seconds_left))
 
 
@@ -155,10 +161,14 @@ class _Renewals:
         self._renewing: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(after_seconds, self._begin)
 
-    async def end(self) -> BaseException | None:
-        """Renew no more; return what has ended the lease, and therefore cancelled the task, which is taken back."""
+    def stop(self) -> None:
+        """Begin nothing more."""
         self._is_over = True
         self._timer.cancel()
+
+    async def end(self) -> BaseException | None:
+        """Renew no more; return what has ended the lease, and therefore cancelled the task, which is taken back."""
+        self.stop()
         if self._lost is not None:
             self._task.uncancel()
         if self._renewing is not None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cqrs_ddd_advanced_core.arguments import arguments_of
-from cqrs_ddd_advanced_core.cancellation import is_cancelled
+from cqrs_ddd_advanced_core.cancellation import in_its_own_task, is_cancelled
 from cqrs_ddd_advanced_core.error_text import described
 from cqrs_ddd_advanced_core.exceptions import DomainError
 from cqrs_ddd_advanced_core.sagas.state import SagaState
@@ -99,7 +99,7 @@ class SagaWork(Generic[Saga]):
         await self._held.keep()
         try:
             async with asyncio.timeout(step.timeout.total_seconds() if step.timeout else None):
-                await method(**arguments)
+                await in_its_own_task(method(**arguments))
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise

@@ -23,6 +23,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import (
 )
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.documents import as_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import (
+    CHANGES_TRANSACTIONS,
     LoneConnection,
     TransactionConnection,
     close,
@@ -32,6 +33,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import (
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.postgresql import PostgreSQL
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.replacing import beside
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.sqlite import SQLite
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.times import UTCDateTime
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     ALL_DIGITS,
     UNKNOWN_RESERVED_WORDS,
@@ -41,7 +43,6 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import (
     JSONText,
     PortableArray,
     PortableLiteral,
-    UTCDateTime,
     identifier,
     portable_literal,
     prepare_for_reflection,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_DIGITS",
     "ALONE",
+    "CHANGES_TRANSACTIONS",
     "DIALECTS",
     "READ_ONLY",
     "UNKNOWN_RESERVED_WORDS",

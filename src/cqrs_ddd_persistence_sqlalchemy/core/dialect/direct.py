@@ -222,6 +222,10 @@ class DirectDialect:
             self._outdated += 1
 
     @abstractmethod
+    def is_in_transaction(self, pooled: PoolProxiedConnection) -> bool:
+        """Tell whether the driver's connection is in a transaction, whoever has begun it."""
+
+    @abstractmethod
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
         """Tell whether the driver is in the transaction that is taken for begun, or `_run` will see to it."""
 

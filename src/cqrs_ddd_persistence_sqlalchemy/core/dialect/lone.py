@@ -7,16 +7,19 @@ import time
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.pool.base import ResetStyle
 from sqlalchemy.util import greenlet_spawn
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.engine import Dialect, Engine, RootTransaction
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
+
+
+#: Execution options that say how transactions begin.
+CHANGES_TRANSACTIONS = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
 
 
 class PooledConnection(AsyncConnection):
@@ -52,12 +55,10 @@ class PooledConnection(AsyncConnection):
         return self._made or self._make()
 
     def _make(self) -> Connection:
-        if self._released:
-            raise ResourceClosedError(
-                "the connection went back to the pool as its transaction ended: ask the unit of work for another one"
-            )
         self._made = Connection(self.sync_engine, connection=self.pooled)
         self._assign_proxied(self._made)
+        if self._released:
+            self._made.close()  # the pool has it back already
         return self._made
 
     async def release(self) -> None:
@@ -116,11 +117,17 @@ class TransactionConnection(PooledConnection):
         notes: what a dialect has to remember of the transaction.
     """
 
-    __slots__ = ("notes",)
+    __slots__ = ("_transaction", "notes")
 
     def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection) -> None:
         super().__init__(engine, pooled)
+        self._transaction: RootTransaction | None = None
         self.notes: dict[Any, Any] = {}
+
+    @property
+    def is_in_its_transaction(self) -> bool:
+        """Whether it is still in that one: somebody may have ended it by hand, and begun another."""
+        return not self._released and (self._made is None or self._made.get_transaction() is self._transaction)
 
     async def begin_now(self) -> None:
         """Let SQLAlchemy begin it now, as one must that asks the database for it."""
@@ -128,7 +135,8 @@ class TransactionConnection(PooledConnection):
 
     def _make(self) -> Connection:
         made = super()._make()
-        made.begin()
+        if not made.closed:
+            self._transaction = made.begin()
         return made
 
 
@@ -138,6 +146,7 @@ async def close(connection: AsyncConnection) -> None:
     transaction = sync.get_transaction()
     if transaction is None:
         await connection.close()
+        await asyncio.sleep(0)  # as in `release`
         return
 
     def end() -> None:
@@ -149,7 +158,7 @@ async def close(connection: AsyncConnection) -> None:
         finally:
             sync.close()
 
-    await asyncio.shield(asyncio.ensure_future(greenlet_spawn(end)))
+    await asyncio.shield(asyncio.ensure_future(greenlet_spawn(end)))  # by which others come before this task
 
 
 def untouched(connection: AsyncConnection) -> PooledConnection | None:

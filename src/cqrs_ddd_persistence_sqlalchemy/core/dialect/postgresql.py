@@ -194,7 +194,7 @@ class PostgreSQL(PostgreSQLDirect, PostgreSQLMigrations, PostgreSQLReplacing, Po
         self._holders(connection)[effective_name(connection, events)] = held
 
     def _holders(self, connection: AsyncConnection) -> Holders:
-        if isinstance(connection, TransactionConnection):
+        if isinstance(connection, TransactionConnection) and connection.is_in_its_transaction:
             return connection.notes
         sync = connection.sync_connection
         root = sync.get_transaction() if sync else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import sqlalchemy as sa
@@ -136,6 +136,10 @@ class PostgreSQLDirect(DirectDialect):
     def cannot_merge(self, error: DBAPIError) -> bool:
         """Recognise insufficient_privilege, and keys that are equal to the database and not to Python."""
         return getattr(error.orig, "sqlstate", None) in {"42501", "21000"}
+
+    def is_in_transaction(self, pooled: PoolProxiedConnection) -> bool:
+        """Ask the driver, which was told by the server."""
+        return bool(cast("Any", pooled.driver_connection).is_in_transaction())
 
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
         driver: Any = pooled.driver_connection

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import JSONText, UTCDateTime
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.times import UTCDateTime
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import JSONText
 
 if TYPE_CHECKING:
     import sqlite3
@@ -50,8 +51,12 @@ class SQLiteDirect(DirectDialect):
         statement = _insert_events(events, tuple(columns))
         await self.execute_many(connection, statement, dict(zip(columns, values, strict=True)))
 
+    def is_in_transaction(self, pooled: PoolProxiedConnection) -> bool:
+        """Ask the driver."""
+        return bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
+
     def _is_ready(self, pooled: PoolProxiedConnection, *, in_transaction: bool) -> bool:
-        return not in_transaction or bool(pooled.driver_connection.in_transaction)  # type: ignore[union-attr]
+        return not in_transaction or self.is_in_transaction(pooled)
 
     async def _run(
         self,

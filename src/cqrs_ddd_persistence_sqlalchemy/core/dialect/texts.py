@@ -17,7 +17,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.keeping import kept
-from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, JSONText, UTCDateTime
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.times import UTCDateTime, in_utc
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import ExactDecimal, JSONText
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -151,7 +152,7 @@ def _booleans(values: Sequence[bool]) -> Iterable[str]:
 
 def _times(values: Sequence[datetime]) -> Iterable[str]:
     if not all(each.tzinfo is UTC for each in values):
-        values = [each.astimezone(UTC) for each in values]
+        values = [in_utc(each) for each in values]
     # Looked up, in half the time of isoformat(), which asks the zone, and of a format with leading zeros.
     n, nnn = _NUMBERS, _THREE_DIGITS
     written = [

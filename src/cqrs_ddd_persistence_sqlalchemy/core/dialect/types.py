@@ -41,53 +41,6 @@ def prepare_for_reflection(dialect: Dialect) -> None:
         known.ischema_names = {**known.ischema_names, **arrays}
 
 
-class UTCDateTime(sa.TypeDecorator[datetime]):
-    """A point in time: aware going in, aware and in UTC coming out.
-
-    SQLite has no such type and keeps the UTC wall time as text, which sorts in time's order.
-    """
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times: the database would guess their zone."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"naive datetime {value!r}: give it a time zone, for example datetime.now(UTC)")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return UTC whatever the session's time zone is."""
-        return _in_utc(value)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
-        """Do the same in one step where it is known what the driver returns: half the time of reading many rows."""
-        if dialect.driver == "asyncpg":
-            return _in_utc
-        if dialect.driver == "aiosqlite":
-            return _utc_from_text
-        return super().result_processor(dialect, coltype)
-
-
-_STORED = len("2026-01-02 03:04:05.000006")
-
-
-def _in_utc(value: datetime | None) -> datetime | None:
-    if value is None or value.tzinfo is UTC:  # as asyncpg returns nearly all
-        return value
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _utc_from_text(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    if len(text) == _STORED:
-        return datetime.fromisoformat(f"{text}+00:00")
-    return _in_utc(datetime.fromisoformat(text))
-
-
 # The default context ends at 28 digits.
 ALL_DIGITS = Context(prec=MAX_PRECISION)
 
