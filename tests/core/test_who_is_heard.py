@@ -19,7 +19,8 @@ from tests.support.kinds import ONLY_POSTGRESQL
 TENANTS = (
     "ALTER TABLE projection_positions ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE projection_positions FORCE ROW LEVEL SECURITY",
-    "CREATE POLICY mine ON projection_positions USING (starts_with(projection_name, current_setting('app.tenant', true)))",
+    """CREATE POLICY mine ON projection_positions
+       USING (starts_with(projection_name, current_setting('app.tenant', true)))""",
     "CREATE ROLE {role}",
     "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
     "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}",

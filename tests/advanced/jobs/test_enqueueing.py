@@ -197,7 +197,7 @@ async def test_nothing_is_cut_off(session_factory, others):
         ("priority", 2**31),
         ("total_items", 2**63),
         ("retry_count", "1"),
-        ("run_at", datetime(2030, 1, 1)),
+        ("run_at", LATER.replace(tzinfo=None)),
     ],
 )
 async def test_what_was_never_checked_is(jobs, others, name, value):
