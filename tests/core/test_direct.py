@@ -21,6 +21,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect import (
     execute_kept,
 )
 from cqrs_ddd_persistence_sqlalchemy.core.models import events
+from tests.support.kinds import PAST_SQLALCHEMY
 
 INSERT = sa.insert(events).values(
     event_id=sa.bindparam("0_id"),
@@ -52,6 +53,7 @@ def through_sqlalchemy(monkeypatch):
 
 
 class TestLane:
+    @PAST_SQLALCHEMY
     async def test_a_kept_statement_passes_sqlalchemy_by(self, session_factory, through_sqlalchemy):
         """A store's statement in a unit of work goes to the driver."""
         async with SQLAlchemyUnitOfWork(session_factory) as uow:

@@ -19,7 +19,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.alone import lone_connection
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import lone
 from cqrs_ddd_persistence_sqlalchemy.exceptions import SchemaOutOfDateError
 from tests.support.engines import checked_out
-from tests.support.kinds import ONLY_SQLITE
+from tests.support.kinds import ONLY_SQLITE, PAST_SQLALCHEMY
 from tests.support.waiting import until
 
 
@@ -42,6 +42,7 @@ def taken(monkeypatch):
     return noted
 
 
+@PAST_SQLALCHEMY
 async def test_what_lies_in_the_pool_is_taken(database, positions, taken, make_engine):
     """From the second operation on, writing and reading find the connection of the one before, and commit."""
     for position in (1, 2, 3):
@@ -177,6 +178,7 @@ async def test_a_locked_database_is_an_error_in_the_end(database, make_engine):
     assert await positions.get_position("p") == 10
 
 
+@PAST_SQLALCHEMY
 async def test_an_engine_that_is_disposed_of_meanwhile(database, make_engine, caplog):
     """A connection goes back to the pool that it is of, though the engine has another; where that is full, it ends."""
     engine = configure_engine(make_engine(database.url, pool_size=1, max_overflow=1))

@@ -18,7 +18,7 @@ from cqrs_ddd_persistence_sqlalchemy.core import event_store
 from cqrs_ddd_persistence_sqlalchemy.exceptions import OptimisticConcurrencyError
 from tests.support.engines import configured_engine
 from tests.support.events import an_event, everything
-from tests.support.kinds import ONLY_POSTGRESQL
+from tests.support.kinds import ONLY_POSTGRESQL, PAST_SQLALCHEMY
 
 MANY = 120
 
@@ -45,6 +45,7 @@ def copied(monkeypatch):
     return outcomes
 
 
+@PAST_SQLALCHEMY
 async def test_come_back_as_they_are_read(store, copied):
     """The events returned are those that are read: numbered in their streams and in the order given."""
     await store.append([an_event("a"), an_event("b"), an_event("a")])
@@ -160,6 +161,7 @@ async def test_with_expected_version_one_wins(store):
     assert len(await everything(store)) == MANY
 
 
+@PAST_SQLALCHEMY
 async def test_a_version_taken_while_the_batch_is_on_its_way_is_decided_by_the_table(store, monkeypatch, copied):
     """What was read of a stream is not trusted: where another writer was quicker, the batch goes behind it."""
     fits, others = event_store.AppendPlan.fits, [[an_event("a")]]
@@ -260,6 +262,7 @@ class TestARoleThatMayNotCopy:
             second = await store.append(a_batch("b"), uow=uow)
         assert await everything(store) == first + second
 
+    @PAST_SQLALCHEMY
     async def test_without_the_right_to_use_the_sequence(self, restricted, copied):
         """A user who may not draw positions by hand appends all the same, and is not asked again."""
         engine, _ = restricted
@@ -275,6 +278,7 @@ class TestARoleThatMayNotCopy:
             await store.append(a_batch("a"), uow=uow)
         assert len(await everything(SQLAlchemyEventStore(session_factory))) == MANY + 1
 
+    @PAST_SQLALCHEMY
     async def test_with_row_level_security(self, restricted, engine, copied):
         """Policies, which COPY does not know, are asked for each row that is inserted."""
         owned, role = restricted

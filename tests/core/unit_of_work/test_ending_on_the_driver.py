@@ -17,7 +17,7 @@ from cqrs_ddd_persistence_sqlalchemy.exceptions import PersistenceError, UnitOfW
 from tests.core.notes import notes
 from tests.support.engines import checked_out, configured_engine
 from tests.support.events import an_event
-from tests.support.kinds import ONLY_POSTGRESQL
+from tests.support.kinds import ONLY_POSTGRESQL, PAST_SQLALCHEMY
 from tests.support.waiting import until
 
 POSITIONS = SQLAlchemyProjectionPositionStore()
@@ -33,6 +33,7 @@ SLOW_COMMITS = (
 )
 
 
+@PAST_SQLALCHEMY
 async def test_a_commit_that_is_refused(engine, session_factory, sessions):
     """All that the unit of work has done is taken back, and the next transaction is a new one."""
     async with engine.begin() as connection:
@@ -210,6 +211,7 @@ async def test_cancelled_as_it_hands_its_connection_on(database, ending):
         assert checked_out(engine) == 0
 
 
+@PAST_SQLALCHEMY
 @ONLY_POSTGRESQL
 @pytest.mark.parametrize("is_bare", [True, False])
 async def test_a_connection_that_is_lost_before_the_commit(engine, session_factory, is_bare):
@@ -232,6 +234,7 @@ async def test_a_connection_that_is_lost_before_the_commit(engine, session_facto
     assert checked_out(engine) == 0
 
 
+@PAST_SQLALCHEMY
 @ONLY_POSTGRESQL
 async def test_cancelled_in_the_midst_of_its_commit(engine, session_factory):
     """The connection is thrown away; nothing is known of the transaction, and nothing half done."""
