@@ -239,6 +239,6 @@ def revision_command(collection: str) -> str:
     """Return the commands that write the revision of a collection."""
     message = f'revision -m "create {collection}"'
     return (
-        f"alembic -x projection=package.module:schema {message} "
-        f"(or, where projections are configured: alembic {message} --autogenerate)"
+        f"alembic {message} --autogenerate "
+        f"(or, with revision_environment = true: alembic -x projection=package.module:schema {message})"
     )

@@ -169,3 +169,17 @@ class TestUowFactory:
         store = SQLAlchemyEventStore(never, uow_factory=lambda: SQLAlchemyUnitOfWork(session_factory))
         await store.append([an_event()])
         assert await versions(session_factory) == [1]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (SQLAlchemyEventStore, "session_factory is AsyncEngine"),
+        (SQLAlchemyUnitOfWork, "session_factory is AsyncEngine"),
+        (lambda engine: SQLAlchemyEventStore(uow_factory=async_sessionmaker(engine)), "makes sessions"),
+    ],
+)
+async def test_factories_are_looked_at_at_once(engine, make, says):
+    """What makes no sessions, or sessions where units of work are wanted, is refused before anything is lost."""
+    with pytest.raises(UnitOfWorkError, match=says):
+        make(engine)

@@ -22,6 +22,18 @@ TWO_TASKS = "two tasks use one open unit of work at once: give each task its own
 SessionFactory: TypeAlias = "Callable[[], AsyncSession]"
 
 
+def check_session_factory(of: str, factory: object) -> None:
+    """Refuse what makes no sessions.
+
+    Raises:
+        UnitOfWorkError: naming whose it is.
+    """
+    if factory is not None and not callable(factory):
+        raise UnitOfWorkError(
+            f"{of}: session_factory is {type(factory).__name__}: give a factory, as async_sessionmaker(engine) is"
+        )
+
+
 class JoinedByStores:
     """Lets one task at a time in, and notes what operations leave for the end of the block.
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
 from cqrs_ddd_persistence_sqlalchemy.core.alone import engine_without_sessions
 from cqrs_ddd_persistence_sqlalchemy.core.callbacks import run_callbacks
 from cqrs_ddd_persistence_sqlalchemy.core.dialect import dialect_named, dialect_of
+from cqrs_ddd_persistence_sqlalchemy.core.joining import check_session_factory
 from cqrs_ddd_persistence_sqlalchemy.core.opening import (
     JoinedOperation,
     OperationWithoutSession,
@@ -76,6 +79,12 @@ class SessionScope:
         session_factory: SessionFactory | None = None,
         uow_factory: Callable[[], SQLAlchemyUnitOfWork] | None = None,
     ) -> None:
+        check_session_factory(owner, session_factory)
+        if isinstance(uow_factory, async_sessionmaker):
+            raise UnitOfWorkError(
+                f"{owner}: uow_factory makes sessions, not units of work: give it as session_factory=, or give "
+                "lambda: SQLAlchemyUnitOfWork(sessions)"
+            )
         self._owner = owner
         self._session_factory = session_factory
         self._uow_factory = uow_factory

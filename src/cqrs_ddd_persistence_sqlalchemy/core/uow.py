@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from cqrs_ddd_persistence_sqlalchemy.core.bare import FOR_TAKING_OVER
 from cqrs_ddd_persistence_sqlalchemy.core.callbacks import CommitCallback, run_callbacks
-from cqrs_ddd_persistence_sqlalchemy.core.joining import TWO_TASKS, JoinedByStores, SessionFactory
+from cqrs_ddd_persistence_sqlalchemy.core.joining import (
+    TWO_TASKS,
+    JoinedByStores,
+    SessionFactory,
+    check_session_factory,
+)
 from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     adopt,
     begin_for_writing,
@@ -52,6 +57,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
     def __init__(self, session_factory: SessionFactory | None = None, *, session: AsyncSession | None = None) -> None:
         if (session_factory is None) == (session is None):
             raise UnitOfWorkError("pass either a session_factory, such as async_sessionmaker(engine), or session=")
+        check_session_factory(type(self).__name__, session_factory)
         super().__init__(session_factory, session)
         self._open = False
         self._shared_engine: Engine | None = None
@@ -84,8 +90,10 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         is logged and keeps neither the caller nor the other callbacks.
 
         Raises:
-            UnitOfWorkError: outside the block, where nothing would ever call it.
+            UnitOfWorkError: outside the block, where nothing would ever call it; or it cannot be called.
         """
+        if not callable(callback):
+            raise UnitOfWorkError(f"on_commit takes a function that is called after the commit, not {callback!r}")
         if not self._open:
             raise UnitOfWorkError("the unit of work is not open: register callbacks inside 'async with uow:'")
         self._callbacks.append(callback)

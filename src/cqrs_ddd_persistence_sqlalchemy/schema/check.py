@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from alembic.util import CommandError
 
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import library_revisions
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import chain_of, refuse_several_heads
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import PROJECTIONS_SETTING, chain_of, refuse_several_heads
 from cqrs_ddd_persistence_sqlalchemy.schema.library_revision import followed_up_to, is_own_environment
 from cqrs_ddd_persistence_sqlalchemy.schema.recorded import recorded_projections
 from cqrs_ddd_persistence_sqlalchemy.schema.registry import registered_schemas
@@ -42,7 +42,7 @@ def unrecorded_changes(config: Config) -> list[str]:
     if modules is None:
         raise CommandError(
             "there is nothing to check: name the module that declares your schemas in the configuration, as in "
-            "projections = package.read_models"
+            f"{PROJECTIONS_SETTING}"
         )
     refuse_several_heads(script)
     return list(_differences(registered_schemas(modules), recorded_projections(script)))

@@ -23,6 +23,9 @@ DEFAULT_URL = "sqlite+aiosqlite:///app.db"
 #: What is wrong with a configuration, under a name for those who do not import alembic.
 ConfigurationError = CommandError
 
+#: How a configuration names the modules with the schemas, in either kind of file.
+PROJECTIONS_SETTING = 'projections = ["package.read_models"] (in alembic.ini: projections = package.read_models)'
+
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Let a command be told which configuration to use."""

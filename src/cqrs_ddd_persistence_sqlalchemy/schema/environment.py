@@ -25,7 +25,7 @@ from cqrs_ddd_persistence_sqlalchemy.schema.chain import (
     library_script,
     upgrade_library,
 )
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import prepare_imports
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import PROJECTIONS_SETTING, prepare_imports
 from cqrs_ddd_persistence_sqlalchemy.schema.data_loss import nothing_lost
 from cqrs_ddd_persistence_sqlalchemy.schema.errors import connection_errors_in_one_line, schema_errors_in_one_line
 from cqrs_ddd_persistence_sqlalchemy.schema.lock_timeout import limit_in_script, with_short_locks
@@ -65,7 +65,7 @@ def run() -> None:
     if settings.command == "autogenerate" and settings.is_application and not settings.has_projections:
         raise CommandError(
             "there is nothing to compare the database with: name the module that declares your schemas in the "
-            "configuration, as in projections = package.read_models"
+            f"configuration, as in {PROJECTIONS_SETTING}"
         )
     if settings.projection is not None and settings.command not in {"revision", "autogenerate"}:
         raise CommandError(

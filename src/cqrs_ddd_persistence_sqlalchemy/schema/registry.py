@@ -14,7 +14,7 @@ from cqrs_ddd_advanced_core.projections.projection import Projection
 from cqrs_ddd_advanced_core.projections.schema import ProjectionSchema
 from cqrs_ddd_persistence_sqlalchemy.advanced.projections.tables import build_table
 from cqrs_ddd_persistence_sqlalchemy.schema.chain import LIBRARY_VERSION_TABLE
-from cqrs_ddd_persistence_sqlalchemy.schema.configuration import chain_of
+from cqrs_ddd_persistence_sqlalchemy.schema.configuration import PROJECTIONS_SETTING, chain_of
 from cqrs_ddd_persistence_sqlalchemy.schema.target import LIBRARY_TABLES
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def chosen_projections(config: Config, names: list[str]) -> list[Projection]:
     modules = config.get_alembic_option("projections")
     if modules is None:
         raise CommandError(
-            "name the modules that declare your projections in the configuration: projections = package.read_models"
+            f"name the modules that declare your projections in the configuration, as in {PROJECTIONS_SETTING}"
         )
     chain_of(config)  # also lets the modules be found
     found = registered_projections(modules)
@@ -99,12 +99,17 @@ def registered_projections(setting: str | list[str]) -> dict[str, Projection]:
         CommandError: saying which module cannot be imported, or which name two projections share.
     """
     found: dict[str, Projection] = {}
+    modules: dict[str, str] = {}
     for module_name, module in _modules(setting):
         for projection in vars(module).values():
             if not isinstance(projection, Projection):
                 continue
+            other = modules.setdefault(projection.name, module_name)
             if found.setdefault(projection.name, projection) is not projection:
-                raise CommandError(f"two projections are called {projection.name!r}, one of them in {module_name}")
+                raise CommandError(
+                    f"two projections are called {projection.name!r}, in {other} and in {module_name}: positions are "
+                    "kept by name, so give one another name, or leave one out"
+                )
     _refuse_shared_tables(found.values())
     return dict(sorted(found.items()))
 

@@ -126,3 +126,16 @@ class TestCallbacks:
         uow = SQLAlchemyUnitOfWork(session_factory)
         with pytest.raises(UnitOfWorkError, match="is not open: register callbacks inside"):
             uow.on_commit(print)
+
+
+async def test_what_cannot_be_called_is_refused(session_factory):
+    """As it is registered, and not after the commit: what a function returns is no callback."""
+
+    async def later():
+        """Do nothing."""
+
+    async with SQLAlchemyUnitOfWork(session_factory) as uow:
+        made = later()
+        with pytest.raises(UnitOfWorkError, match="takes a function"):
+            uow.on_commit(made)
+        await made
