@@ -112,3 +112,26 @@ async def test_an_engine_that_only_reads(database, engine, make_engine, operatio
             async with SQLAlchemyUnitOfWork(factory) as uow:
                 await positions.save_position("a", 1, uow=uow)
     assert await notes(engine) == []
+
+
+@ONLY_POSTGRESQL
+@pytest.mark.parametrize("operation", ["single", "unit of work", "read"])
+async def test_a_transaction_begun_past_sqlalchemy_is_an_error(database, engine, make_engine, operation):
+    """As SQLAlchemy itself has it, which would not know to commit it."""
+    odd = make_engine(database.url)
+    begin = lambda connection, *_: connection.run_async(lambda driver: driver.execute("BEGIN"))  # noqa: E731
+    event.listen(odd.sync_engine, "checkout", begin)
+    factory = async_sessionmaker(odd)
+    positions = SQLAlchemyProjectionPositionStore(factory)
+    with pytest.raises(DBAPIError, match="manually started transaction"):
+        if operation == "single":
+            await positions.save_position("a", 1)
+        elif operation == "read":
+            await positions.get_position("a")
+        else:
+            async with SQLAlchemyUnitOfWork(factory) as uow:
+                await positions.save_position("a", 1, uow=uow)
+    assert await notes(engine) == []
+    assert checked_out(odd) == 0
+    event.remove(odd.sync_engine, "checkout", begin)
+    await odd.dispose()  # SQLAlchemy's pool takes the connection back in that transaction

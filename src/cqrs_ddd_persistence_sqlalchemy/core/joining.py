@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cqrs_ddd_persistence_sqlalchemy.core.bare import BareTransaction
-from cqrs_ddd_persistence_sqlalchemy.core.transactions import connection_of, has_failed, is_spoilt
+from cqrs_ddd_persistence_sqlalchemy.core.transactions import connection_of, forget_commit, has_failed, is_spoilt
 from cqrs_ddd_persistence_sqlalchemy.exceptions import UnitOfWorkError
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ class JoinedByStores:
 
     async def _commit_transaction(self) -> None:
         if self._session is not None:
+            forget_commit(self._session)
             await self._session.commit()
         elif self._bare is not None:
             await self._bare.commit()

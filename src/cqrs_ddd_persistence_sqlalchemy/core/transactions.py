@@ -33,6 +33,7 @@ CHANGED = "a migration changed a table while this transaction was using it: roll
 _TRANSACTIONS = f"{__name__}.transactions"
 _CONNECTION = f"{__name__}.connection"
 _HANDLERS = f"{__name__}.handlers"
+_COMMITTED = f"{__name__}.committed"
 _noted: WeakKeyDictionary[Connection, WeakMethod[Callable[[str], None]]] = WeakKeyDictionary()
 _failed: WeakSet[Transaction] = WeakSet()
 _watched: WeakSet[Engine] = WeakSet()
@@ -56,6 +57,23 @@ def forget(session: Session, handler: BeginHandler) -> None:
 def _begun(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     for handler in session.info.get(_HANDLERS, ()):
         handler(session, transaction, connection)
+
+
+@event.listens_for(Session, "after_commit")
+@may_be_bypassed
+def _committed(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info[_COMMITTED] = True
+
+
+def forget_commit(session: AsyncSession) -> None:
+    """Forget that the session has committed."""
+    session.sync_session.info.pop(_COMMITTED, None)
+
+
+def has_committed(session: AsyncSession) -> bool:
+    """Tell whether the session has committed since: what follows, such as giving the connection back, may yet fail."""
+    return bool(session.sync_session.info.get(_COMMITTED))
 
 
 def note_statements(connection: Connection, note: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.transactions import (
     begin_for_writing,
     claim_shared_connection,
     forget,
+    has_committed,
     may_write,
     note_statements,
     release_shared_connection,
@@ -62,6 +63,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         self._open = False
         self._shared_engine: Engine | None = None
         self._callbacks: list[CommitCallback] = []
+        self._due: list[CommitCallback] = []
         # Kept, as each look at a method makes another object of it: what is removed must be what was listened with.
         self._handler: Callable[[Session, SessionTransaction, Connection], None] = self._begun
 
@@ -118,7 +120,6 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Commit, or roll back after an exception or an unanswered conflict; give the connection back either way."""
-        callbacks: list[CommitCallback] = []
         try:
             straggled = await self._other_task_has_straggled()
             self._closing = False
@@ -134,13 +135,13 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                     self._warn_of_discarded_writes()
                     await self._roll_back()
                 else:
-                    callbacks = await self._commit()
+                    await self._commit()
         finally:
             self._open = False
             try:
                 await self._close_session()
             finally:  # a task that is cancelled as it gives the connection back has committed
-                await run_callbacks(callbacks)
+                await self._call_back()
 
     async def commit(self) -> None:
         """Commit and start afresh. Does nothing when the unit of work is idle.
@@ -150,15 +151,14 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
                 PostgreSQL would discard it without a word, SQLite keep half of it.
         """
         if self._open:
-            callbacks: list[CommitCallback] = []
             try:
                 with self.used_by_this_task():
-                    callbacks = await self._commit()
+                    await self._commit()
                     await self._end_bare()
                     if self._session is not None:
                         await asyncio.sleep(0)  # who waits for the connection is to have it before this task
             finally:
-                await run_callbacks(callbacks)
+                await self._call_back()
 
     async def rollback(self) -> None:
         """Roll back and start afresh. Does nothing when the unit of work is idle."""
@@ -166,7 +166,7 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
             with self.used_by_this_task():
                 await self._roll_back()
 
-    async def _commit(self) -> list[CommitCallback]:
+    async def _commit(self) -> None:
         if self._session is not None or self._bare is not None:
             if self.has_failed:
                 await self._roll_back()
@@ -179,11 +179,17 @@ class SQLAlchemyUnitOfWork(JoinedByStores):
             try:
                 await self._commit_transaction()
             except BaseException:
+                if self._session is not None and has_committed(self._session):
+                    self._due = self._callbacks  # it is what came after the commit that has failed
                 await self._roll_back()
                 raise
-        callbacks = self._callbacks
+        self._due = self._callbacks
         self._start_afresh()
-        return callbacks
+
+    async def _call_back(self) -> None:
+        """Call those back whose commit stands."""
+        due, self._due = self._due, []
+        await run_callbacks(due)
 
     async def _roll_back(self) -> None:
         self._start_afresh()

@@ -147,7 +147,7 @@ class PostgreSQLDirect(DirectDialect):
         if not getattr(driver, "_stmt_cache_enabled", True):
             return False
         has_begun = getattr(pooled.dbapi_connection, "_transaction", None) is not None
-        return not has_begun or bool(driver.is_in_transaction())  # somebody may have sent COMMIT by hand
+        return has_begun is bool(driver.is_in_transaction())  # somebody may have sent BEGIN or COMMIT by hand
 
     def _is_outdated(self, error: BaseException) -> bool:
         return isinstance(error, asyncpg.InvalidCachedStatementError)
