@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PrivateAttr
 
 from cqrs_ddd_advanced_core.arguments import arguments_of
-from cqrs_ddd_advanced_core.cancellation import in_its_own_task, is_cancelled
+from cqrs_ddd_advanced_core.cancellation import cancellations, in_its_own_task, is_cancelled
 from cqrs_ddd_advanced_core.exceptions import CompensationError, DomainError, InvalidTransitionError
 from cqrs_ddd_advanced_core.sagas.recording import SagaSteps
 from cqrs_ddd_advanced_core.sagas.status import SagaStatus
@@ -143,11 +143,12 @@ class SagaState(SagaSteps):
         timeout: timedelta | None = None,
     ) -> None:
         self._undone = record
+        before = cancellations()
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 await in_its_own_task(call())
         except asyncio.CancelledError as error:
-            if is_cancelled():
+            if is_cancelled(before=before):
                 raise
             record.not_undone(error)
             raise RuntimeError(f"{record.compensation!r} was cancelled from inside") from error

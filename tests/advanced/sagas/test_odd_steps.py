@@ -9,10 +9,11 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from cqrs_ddd_advanced_core.exceptions import DomainError
+from cqrs_ddd_advanced_core.exceptions import CompensationError, DomainError
 from cqrs_ddd_advanced_core.sagas import SagaState, SagaStatus, StepStatus, saga_step
 from cqrs_ddd_persistence_sqlalchemy.advanced import SQLAlchemySagaRepository
 from tests.advanced.sagas.conftest import Order, end_lease, run_until
+from tests.support.waiting import until
 
 
 class Charge(SagaState):
@@ -216,7 +217,20 @@ async def swallowing_that():
     raise LookupError("afterwards")
 
 
-@pytest.mark.parametrize("act", [in_a_group, cancelling_itself, swallowing_that])
+class Stop(BaseException):
+    pass
+
+
+async def raising_no_exception():
+    raise Stop("now")
+
+
+async def closing_itself():
+    await asyncio.sleep(0.05)  # for its lease to be renewed
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("act", [in_a_group, cancelling_itself, swallowing_that, raising_no_exception, closing_itself])
 @pytest.mark.parametrize("where", ["step", "compensation"])
 async def test_what_a_step_does_to_its_task_is_done_to_no_other(uow_factory, make_runner, act, where):
     """It fails as by any other error, once, and its saga with it."""
@@ -239,7 +253,9 @@ async def test_what_a_step_does_to_its_task_is_done_to_no_other(uow_factory, mak
 
     odd = SQLAlchemySagaRepository(Odd, uow_factory)
     await odd.add(Odd(id="o1"))
-    assert await make_runner(odd, compensation_retries=0).run_due() == 1
+    lease = timedelta(seconds=0.1) if act is closing_itself else timedelta(seconds=30)
+    assert await make_runner(odd, compensation_retries=0, lease=lease).run_due() == 1
+    assert len(asyncio.all_tasks()) == 1
     saga = await odd.get("o1")
     assert saga.status is (SagaStatus.CANCELLED if where == "step" else SagaStatus.FAILED)
     assert runs == ["first", "second", "undo"]
@@ -408,3 +424,65 @@ async def test_another_name_for_a_step_is_no_further_step(uow_factory, make_runn
     await renamed.add(Renamed(id="r1"))
     await make_runner(renamed).run_due()
     assert outside.done == ["pay"]
+
+
+async def test_a_runner_that_is_cancelled_again_and_again(uow_factory, make_runner):
+    """It ends its steps, if it must in the background, and can be run again."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(SagaState):
+        @saga_step()
+        async def only(self):
+            if begun.is_set():
+                return
+            try:
+                begun.set()
+                await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+
+    slow = SQLAlchemySagaRepository(Slow, uow_factory)
+    await slow.add(Slow(id="s1"))
+    runner = make_runner(slow)
+    task = asyncio.create_task(runner.run())
+    await begun.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    may_end.set()
+    await until(lambda: len(asyncio.all_tasks()) == 1)
+    await run_until(runner, over(slow, "s1"))
+    assert (await slow.get("s1")).status is SagaStatus.COMPLETED
+
+
+async def test_compensations_in_a_task_that_was_cancelled_before():
+    """What cancels itself is recorded as not undone, and the others are undone all the same."""
+    undone = []
+
+    class Odd(SagaState):
+        @saga_step(compensation="undo_first")
+        async def first(self):
+            """Do it."""
+
+        @saga_step(compensation="undo_second")
+        async def second(self):
+            """Do it."""
+
+        async def undo_first(self):
+            undone.append("first")
+
+        async def undo_second(self):
+            undone.append("second")
+            raise asyncio.CancelledError
+
+    saga = Odd(id="o1")
+    await saga.first()
+    await saga.second()
+    asyncio.current_task().cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    with pytest.raises(CompensationError):
+        await saga.compensate_all()
+    asyncio.current_task().uncancel()
+    assert undone == ["second", "first"]
+    assert saga.status is SagaStatus.FAILED

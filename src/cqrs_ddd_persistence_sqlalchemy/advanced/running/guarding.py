@@ -162,9 +162,11 @@ class _Renewals:
         self._timer = asyncio.get_running_loop().call_later(after_seconds, self._begin)
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Renew no more, without waiting for what is under way."""
         self._is_over = True
         self._timer.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
 
     async def end(self) -> BaseException | None:
         """Renew no more; return what has ended the lease, and therefore cancelled the task, which is taken back."""

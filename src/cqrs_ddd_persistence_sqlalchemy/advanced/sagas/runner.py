@@ -100,7 +100,7 @@ class SagaRunner(Generic[Saga]):
                     await wait_until(self._stopped, outage.pause_seconds or self._poll_seconds)
             await self._finish()
         finally:
-            await self._end()
+            await self._end_whatever_comes()
 
     async def run_due(self) -> int:
         """Run what is due now, as far as it goes, and return how many sagas were taken. For tests and scheduled runs.
@@ -117,7 +117,7 @@ class SagaRunner(Generic[Saga]):
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._finish()
         finally:
-            await self._end()
+            await self._end_whatever_comes()
         return taken
 
     def stop(self) -> None:
@@ -168,6 +168,10 @@ class SagaRunner(Generic[Saga]):
     async def _finish(self) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _end_whatever_comes(self) -> None:
+        """End, also where the task is cancelled again meanwhile."""
+        await asyncio.shield(asyncio.ensure_future(self._end()))
 
     async def _end(self) -> None:
         """Cancel what is left, and be ready to be run again, in another event loop perhaps."""
