@@ -170,10 +170,12 @@ def check_columns(columns: Mapping[str, Sequence[Any]]) -> None:
         ValueError: naming the first one.
     """
     for name, most in _WHOLE.items():
-        for value in columns[name]:
+        values = columns[name]
+        if set(map(type, values)) == {int} and -most <= min(values) and max(values) <= most:
+            continue
+        for value in values:
             if not isinstance(value, int) or isinstance(value, bool) or not -most <= value <= most:
                 raise ValueError(f"{name} must be a whole number from {-most} to {most}, not {value!r}")
     for name in _TIMES:
-        for value in columns[name]:
-            if value is not None:
-                check_aware(name, value)
+        for value in filter(None, columns[name]):
+            check_aware(name, value)
