@@ -72,10 +72,10 @@ class BareTransaction:
 
     async def commit(self) -> None:
         """Commit; `end` gives the connection back."""
-        if untouched(self.connection) and not must_be_heard(self.connection.sync_engine.dispatch.commit):
-            await dialect_of(self.connection).commit(self.connection)
-        else:
+        if must_be_heard(self.connection.sync_engine.dispatch.commit):
             await self.connection.commit()
+        else:
+            await dialect_of(self.connection).commit(self.connection)
         self._is_committed = True
 
     async def end(self) -> None:

@@ -131,11 +131,9 @@ class Guard:
                     await self._write_once(renew)
             except TimeoutError:
                 raise LeaseLostError(self._kind, (self._name,)) from None
-            except LeaseLostError:
-                raise
             except Exception as error:
                 if not is_passing(error):
-                    raise
+                    raise  # LeaseLostError, too
                 logger.warning("%s %r: the lease could not be renewed: %s", self._kind, self._name, error)
                 if self._seconds_left <= 0:
                     raise LeaseLostError(self._kind, (self._name,)) from error

@@ -14,6 +14,7 @@ from cqrs_ddd_persistence_sqlalchemy.core.dialect.base import qualified_name
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.direct import DirectDialect, fail
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.floors import draw_positions, sequence_of, stream_versions
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.keeping import kept
+from cqrs_ddd_persistence_sqlalchemy.core.dialect.lone import untouched
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.texts import ListText, copy_text
 from cqrs_ddd_persistence_sqlalchemy.core.dialect.types import PortableArray
 
@@ -172,7 +173,10 @@ class PostgreSQLDirect(DirectDialect):
         await driver.executemany(sql, values)
 
     async def commit(self, connection: TransactionConnection) -> None:
-        """Do what SQLAlchemy's connection does, without a greenlet."""
+        """Do what SQLAlchemy's connection does, without a greenlet, unless it was made."""
+        if not untouched(connection):
+            await super().commit(connection)
+            return
         adapted: Any = connection.pooled.dbapi_connection
         transaction = adapted._transaction  # noqa: SLF001
         if transaction is None:
